@@ -1,0 +1,75 @@
+"""pgseek: hybrid search on the PostgreSQL you already run.
+
+>>> from pgseek import Client
+>>> with Client() as client:                                       # doctest: +SKIP
+...     docs = client.create_collection("docs")
+...     docs.ingest([{"id": "1", "text": "functools.lru_cache caches a function"}])
+...     docs.search("how do I cache a function", k=5)
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+from pgseek.aclient import AsyncClient, AsyncCollection
+from pgseek.client import Client, Collection
+from pgseek.embedders.base import Embedder
+from pgseek.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    ConfigurationError,
+    ConnectionFailed,
+    DatabaseError,
+    DimensionMismatch,
+    EmbedderError,
+    InvalidInput,
+    MissingExtra,
+    PgseekError,
+    SchemaError,
+    SchemaNotMigrated,
+    SchemaTooNew,
+    SpaceMismatch,
+    UnsupportedServer,
+)
+from pgseek.types import (
+    Chunk,
+    CollectionInfo,
+    Document,
+    EmbedderIdentity,
+    Hit,
+    IngestReport,
+    Rejection,
+    Search,
+)
+
+__all__ = [
+    "AsyncClient",
+    "AsyncCollection",
+    "Chunk",
+    "Client",
+    "Collection",
+    "CollectionExists",
+    "CollectionInfo",
+    "CollectionNotFound",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "DatabaseError",
+    "DimensionMismatch",
+    "Document",
+    "Embedder",
+    "EmbedderError",
+    "EmbedderIdentity",
+    "Hit",
+    "IngestReport",
+    "InvalidInput",
+    "MissingExtra",
+    "PgseekError",
+    "Rejection",
+    "SchemaError",
+    "SchemaNotMigrated",
+    "SchemaTooNew",
+    "Search",
+    "SpaceMismatch",
+    "UnsupportedServer",
+    "__version__",
+]

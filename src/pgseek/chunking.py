@@ -1,0 +1,46 @@
+"""Documents to chunks, by meaningful boundaries and with character offsets.
+
+The splitter is semantic-text-splitter (Rust): it prefers paragraph, then sentence, then word
+borders, and reports offsets in characters. ``benchmarks/chunkers.py`` compares it with chonkie.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from semantic_text_splitter import TextSplitter
+
+from pgseek.errors import InvalidInput
+from pgseek.types import Chunk
+
+DEFAULT_SIZE = 2000
+MAX_SIZE = 100_000
+
+
+def chunk_text(text: str, size: int = DEFAULT_SIZE, overlap: int = 0) -> list[Chunk]:
+    """Split ``text`` into chunks of at most ``size`` characters, at most ``overlap`` shared.
+
+    ``text[chunk.char_start:chunk.char_end] == chunk.text`` for each; chunks hold no white space at
+    their ends, and text of white space alone has none.
+
+    Raises:
+        InvalidInput: ``size`` outside 1..100,000, or ``overlap`` not below ``size``.
+    """
+    check_chunking(size, overlap)
+    return [
+        Chunk(ordinal, piece, start, start + len(piece))
+        for ordinal, (start, piece) in enumerate(_splitter(size, overlap).chunk_indices(text))
+    ]
+
+
+def check_chunking(size: int, overlap: int) -> None:
+    """Raise `InvalidInput` unless ``size`` is in 1..100,000 and ``overlap`` in 0..size-1."""
+    if not isinstance(size, int) or not 1 <= size <= MAX_SIZE:
+        raise InvalidInput(f"chunk size is {size!r}, but must be from 1 to {MAX_SIZE:,} characters")
+    if not isinstance(overlap, int) or not 0 <= overlap < size:
+        raise InvalidInput(f"chunk overlap is {overlap!r}, but must be from 0 to below {size}")
+
+
+@lru_cache(maxsize=16)
+def _splitter(size: int, overlap: int) -> TextSplitter:
+    return TextSplitter(size, overlap=overlap)

@@ -1,0 +1,321 @@
+"""The blocking client. With `aclient`, the only module that performs I/O in sequence."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import count as counter
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+from pydantic import SecretStr
+
+from pgseek import collections as collection_scripts
+from pgseek import documents as document_scripts
+from pgseek import ingest as ingest_scripts
+from pgseek import queue as queue_scripts
+from pgseek import search as search_scripts
+from pgseek.config import Settings
+from pgseek.db.connection import translate
+from pgseek.db.session import CONFLICTS, Session
+from pgseek.embedders.base import Embedder, checked_documents, checked_query
+from pgseek.filters import Filter, to_jsonpath
+from pgseek.steps import (
+    ATTEMPTS,
+    CopyIn,
+    Done,
+    EmbedDocuments,
+    EmbedQuery,
+    Fetch,
+    Script,
+    Step,
+    Transact,
+    advance,
+    close,
+)
+from pgseek.types import CollectionInfo, Document, Fusion, Hit, IngestReport, Lexical, Search
+
+T = TypeVar("T")
+Connection = psycopg.Connection[dict[str, Any]]
+
+
+class Client:
+    """A connection pool to one database, opened on first use.
+
+    ``dsn`` is a libpq connection string or URL. Without it ``PGSEEK_DSN`` is used, and failing that
+    the embedded server, in ``data_dir`` or the user's data directory. Safe to share between
+    threads. Close it, or use it as a context manager.
+
+    Raises, on first use:
+        ConnectionFailed, UnsupportedServer, SchemaNotMigrated, SchemaTooNew: see each.
+    """
+
+    def __init__(self, dsn: str | None = None, *, data_dir: str | Path | None = None) -> None:
+        self._dsn = None if dsn is None else SecretStr(dsn)
+        self._data_dir = data_dir
+        self._settings = Settings()
+        self._runner: Runner | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections. The client opens again when it is used again."""
+        with self._lock:
+            if self._runner is not None:
+                self._runner.close()
+                self._runner = None
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        embedder: Embedder | str | None = None,
+        dimensions: int | None = None,
+        language: str = "english",
+        exist_ok: bool = False,
+        **settings: Any,
+    ) -> Collection:
+        """Create a collection and its embedding space.
+
+        ``embedder`` is a string such as ``wordllama`` (the default), ``openai:text-embedding-3-small``
+        or ``sentence-transformers:NAME``, or an object with the embedder protocol. ``language`` is a
+        text-search configuration. ``settings``: fusion, alpha, lexical, candidates, chunk_size and
+        chunk_overlap (characters). With ``exist_ok`` an existing collection is opened, provided its
+        embedder is the same.
+
+        Raises:
+            InvalidInput, CollectionExists, SpaceMismatch.
+        """
+        chosen = self._settings.embedder if embedder is None else embedder
+        info, found = self._run(
+            collection_scripts.create(name, chosen, dimensions, language, settings, exist_ok)
+        )
+        return Collection(self, info, found)
+
+    def collection(self, name: str, *, embedder: Embedder | None = None) -> Collection:
+        """Open a collection. ``embedder`` is needed only for one made with an embedder object.
+
+        Raises:
+            CollectionNotFound: with the nearest name.
+            SpaceMismatch: the embedder is not the collection's.
+        """
+        info = self._run(collection_scripts.find(name))
+        if embedder is not None:
+            collection_scripts.matching_embedder(info, embedder)
+        return Collection(self, info, embedder)
+
+    def list_collections(self) -> list[CollectionInfo]:
+        """Return all collections by name, without counts."""
+        return self._run(collection_scripts.list_all())
+
+    def drop_collection(self, name: str) -> None:
+        """Drop a collection with all its documents. Raises `CollectionNotFound`."""
+        self._run(collection_scripts.drop(name))
+
+    def _run(self, script: Script[T]) -> T:
+        with self._lock:
+            if self._runner is None:
+                given = self._dsn.get_secret_value() if self._dsn is not None else None
+                session = Session(given, self._data_dir, self._settings)
+                runner = Runner(session)
+                runner.open()
+                self._runner = runner
+        return self._runner.run(script)
+
+
+class Collection:
+    """One collection; made by `Client.create_collection` and `Client.collection`."""
+
+    def __init__(self, client: Client, info: CollectionInfo, embedder: Embedder | None) -> None:
+        self._client = client
+        self._info = info
+        self._embedder = embedder
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self._info.name
+
+    def info(self) -> CollectionInfo:
+        """Return the collection as it stands now, with counts."""
+        return self._client._run(collection_scripts.show(self.name))
+
+    def ingest(
+        self,
+        documents: Iterable[Document | Mapping[str, Any]],
+        *,
+        batch_size: int = ingest_scripts.BATCH_SIZE,
+        progress: ingest_scripts.Progress | None = None,
+    ) -> IngestReport:
+        """Store documents: new ones, changed ones, and nothing for unchanged ones.
+
+        ``documents`` is any iterable of `Document` or of mappings with id (or _id), text, and
+        optionally title, metadata and language; it is read in batches of ``batch_size``, each
+        written in one transaction. Bad documents are counted in the report with their reason, the
+        rest goes in. ``progress`` is called with the report so far after each batch.
+
+        Raises:
+            EmbedderError, DatabaseError: the batches before stay; running it again goes on.
+        """
+        return self._client._run(
+            ingest_scripts.ingest(self._info, self._own_embedder(), documents, batch_size, progress)
+        )
+
+    def search(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        alpha: float | None = None,
+        fusion: Fusion | None = None,
+        lexical: Lexical | None = None,
+        filter: Filter | None = None,  # noqa: A002 (the field's word)
+        candidates: int | None = None,
+        rrf_k: int = 60,
+        query_embedding: Sequence[float] | None = None,
+        snippets: bool = True,
+        highlight: tuple[str, str] = ("<b>", "</b>"),
+    ) -> list[Hit]:
+        """Return the best ``k`` chunks, best first; ties by document id, then ordinal.
+
+        None means the collection's setting. ``alpha`` in 0..1 weighs the dense leg (fusion
+        'weighted'). ``filter`` is a mapping such as ``{"year": {"$gte": 2020}}`` or a jsonpath
+        predicate. ``query_embedding`` of shape (dimensions,) spares embedding the query.
+
+        Raises:
+            InvalidInput, DimensionMismatch, EmbedderError, CollectionNotFound, DatabaseError.
+        """
+        request = Search(
+            query,
+            k,
+            alpha,
+            fusion,
+            lexical,
+            to_jsonpath(filter),
+            candidates,
+            rrf_k,
+            snippets,
+            highlight,
+        )
+        if query_embedding is not None:
+            vector = search_scripts.given_embedding(self._info, query_embedding)
+            return self._client._run(search_scripts.search_with(self._info, request, vector))
+        return self._client._run(search_scripts.search(self._info, self._own_embedder(), request))
+
+    def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
+        """Return a document, None if there is no such id."""
+        return self._client._run(document_scripts.get(self._info, id))
+
+    def delete(self, ids: str | Iterable[str]) -> int:
+        """Delete one document or several; return how many there were."""
+        return self._client._run(document_scripts.delete(self._info, ids))
+
+    def count(self) -> int:
+        """Return the number of documents."""
+        return self._client._run(document_scripts.count(self._info))
+
+    def drain_queue(self, *, progress: ingest_scripts.Progress | None = None) -> IngestReport:
+        """Chunk and embed the documents that SQL writers stored; ``changed`` counts them."""
+        return self._client._run(queue_scripts.drain(self._info, self._own_embedder(), progress))
+
+    def _own_embedder(self) -> Embedder:
+        if self._embedder is None:
+            self._embedder = collection_scripts.matching_embedder(self._info, None)
+        return self._embedder
+
+
+class Runner:
+    """Runs scripts over a connection pool: each step outside a transaction on its own connection."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            session.dsn,
+            connection_class=psycopg.Connection[dict[str, Any]],
+            kwargs=session.connection_arguments(),
+            configure=session.configure,
+            check=ConnectionPool.check_connection,
+            **session.pool_arguments(),
+            open=False,
+        )
+
+    def open(self) -> None:
+        self._pool.open()
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def run(self, script: Script[T]) -> T:
+        """Run a script to its end and return its result."""
+        return _drive(script, self._perform)
+
+    def _perform(self, step: Step) -> Any:
+        match step:
+            case EmbedDocuments(embedder, texts):
+                return checked_documents(embedder, texts)
+            case EmbedQuery(embedder, text):
+                return checked_query(embedder, text)
+        try:
+            if isinstance(step, Transact):
+                return self._transact(step)
+            with self._pool.connection() as connection:
+                return _perform_on(connection, step)
+        except PoolTimeout as error:
+            raise self._session.unreachable() from error
+        except psycopg.Error as error:
+            raise translate(error, self._session.dsn) from error
+
+    def _transact(self, step: Transact) -> Any:
+        for attempt in counter(1):
+            try:
+                with self._pool.connection() as connection, connection.transaction():
+                    return _drive(step.script(), partial(_perform_on, connection))
+            except CONFLICTS:
+                if attempt == ATTEMPTS:
+                    raise
+        return None
+
+
+def _drive(script: Script[T], perform: Callable[[Step], Any]) -> T:
+    """Hand each step's result, or the error it ended with, back to the script."""
+    try:
+        outcome = advance(script)
+        while not isinstance(outcome, Done):
+            try:
+                result = perform(outcome)
+            except Exception as error:
+                outcome = advance(script, error=error)
+            else:
+                outcome = advance(script, result)
+        return outcome.value
+    finally:
+        close(script)
+
+
+def _perform_on(connection: Connection, step: Step) -> Any:
+    match step:
+        case Fetch(statement, parameters):
+            cursor = connection.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description is not None else []
+        case CopyIn(statement, types, rows):
+            with connection.cursor().copy(statement) as copy:
+                copy.set_types(types)
+                for row in rows:
+                    copy.write_row(row)
+            return None
+        case _:
+            raise TypeError(f"{type(step).__name__} cannot run inside a transaction")

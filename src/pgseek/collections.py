@@ -1,0 +1,342 @@
+"""Collections: making, finding, describing and dropping them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from psycopg.sql import SQL, Identifier
+from psycopg.types.json import Jsonb
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
+
+from pgseek.chunking import DEFAULT_SIZE, check_chunking
+from pgseek.db.models import embedding_index, embedding_table, storage_for
+from pgseek.embedders.base import Embedder, identity_hash
+from pgseek.embedders.registry import create_embedder, embedder_for
+from pgseek.errors import CollectionExists, CollectionNotFound, InvalidInput, SpaceMismatch
+from pgseek.steps import Script, fetch, fetch_one, transact
+from pgseek.types import (
+    CollectionId,
+    CollectionInfo,
+    EmbedderIdentity,
+    Search,
+    SpaceId,
+    check_collection_name,
+)
+
+# Below this many rows an exact scan is both faster and better than an approximate index.
+INDEX_FROM = 1000
+
+_INFO = """
+SELECT c.collection_id, c.name, c.language, c.settings,
+       s.space_id, s.provider, s.model, s.dimensions, s.normalized, s.prompts, s.identity, s.storage
+  FROM pgseek.collections c
+  JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id
+"""
+
+_LANGUAGES = """
+SELECT CASE n.nspname WHEN 'pg_catalog' THEN quote_ident(c.cfgname)
+            ELSE quote_ident(n.nspname) || '.' || quote_ident(c.cfgname) END AS name
+  FROM pg_catalog.pg_ts_config c JOIN pg_catalog.pg_namespace n ON n.oid = c.cfgnamespace
+"""
+
+
+def default_settings(**given: Any) -> dict[str, Any]:
+    """Return a new collection's settings: search and chunking defaults, overridden by ``given``.
+
+    Raises:
+        InvalidInput: an unknown name or a value out of its range.
+    """
+    settings: dict[str, Any] = {
+        "fusion": "weighted",
+        "alpha": 0.4,
+        "lexical": "ts_rank_cd",
+        "candidates": 100,
+        "chunk_size": DEFAULT_SIZE,
+        "chunk_overlap": 0,
+    }
+    unknown = sorted(set(given) - set(settings))
+    if unknown:
+        raise InvalidInput(f"setting {unknown[0]!r} is unknown; known are {', '.join(settings)}")
+    settings.update({name: value for name, value in given.items() if value is not None})
+    check_chunking(settings["chunk_size"], settings["chunk_overlap"])
+    # A search with these values must be a valid one; alpha is kept beside rrf for later use.
+    Search("-", alpha=settings["alpha"], lexical=settings["lexical"], candidates=settings["candidates"])
+    Search("-", fusion=settings["fusion"])
+    return settings
+
+
+def create(
+    name: str,
+    embedder: Embedder | str,
+    dimensions: int | None,
+    language: str,
+    settings: Mapping[str, Any],
+    exist_ok: bool,
+) -> Script[tuple[CollectionInfo, Embedder]]:
+    """Create a collection with its first embedding space."""
+    check_collection_name(name)
+    checked = default_settings(**settings)
+    chosen = choose_embedder(embedder, dimensions)
+    identity = chosen.identity
+    storage = storage_for(identity.dimensions)
+    language = (yield from languages()).canonical(language)
+
+    def write() -> Script[bool]:
+        row = yield from fetch_one(
+            "INSERT INTO pgseek.collections (name, language, languages, settings)"
+            " VALUES (%s, %s, %s, %s) ON CONFLICT (name) DO NOTHING RETURNING collection_id",
+            [name, language, [language], Jsonb(checked)],
+        )
+        if row is None:
+            return False
+        collection_id = row["collection_id"]
+        space = yield from fetch_one(
+            "INSERT INTO pgseek.embedding_spaces (collection_id, provider, model, dimensions, metric,"
+            " storage, prompts, normalized, identity, state)"
+            " VALUES (%s, %s, %s, %s, 'cosine', %s, %s, %s, %s, 'active') RETURNING space_id",
+            [
+                collection_id,
+                identity.provider,
+                identity.model,
+                identity.dimensions,
+                storage,
+                Jsonb({"query": identity.query_prompt, "document": identity.document_prompt}),
+                identity.normalized,
+                identity_hash(identity),
+            ],
+        )
+        space_id = SpaceId(space["space_id"]) if space else SpaceId(0)
+        yield from fetch(
+            "UPDATE pgseek.collections SET active_space_id = %s WHERE collection_id = %s",
+            [space_id, collection_id],
+        )
+        yield from vector_on_path()
+        yield from fetch(_ddl(CreateTable(embedding_table(space_id, identity.dimensions, storage))))
+        return True
+
+    created = yield from transact(write)
+    if not created and not exist_ok:
+        raise CollectionExists(
+            f"collection {name!r} exists already; choose another name, open it with collection(), "
+            "or drop it first"
+        )
+    info = yield from find(name)
+    return info, matching_embedder(info, chosen)
+
+
+def choose_embedder(embedder: Embedder | str, dimensions: int | None) -> Embedder:
+    """Return the embedder meant by a string or an object.
+
+    Raises:
+        InvalidInput: the object lacks a part of the protocol, or its dimensions differ from
+            ``dimensions``.
+    """
+    if isinstance(embedder, str):
+        return create_embedder(embedder, dimensions)
+    if not isinstance(embedder, Embedder):
+        raise InvalidInput(
+            f"embedder is a {type(embedder).__name__}, but must be a string such as 'wordllama' or "
+            "an object with identity, model_id, embed_documents and embed_query"
+        )
+    if dimensions is not None and dimensions != embedder.identity.dimensions:
+        raise InvalidInput(
+            f"dimensions is {dimensions}, but {embedder.model_id} gives {embedder.identity.dimensions}"
+        )
+    return embedder
+
+
+def matching_embedder(info: CollectionInfo, embedder: Embedder | None) -> Embedder:
+    """Return the embedder for a stored collection; ``None`` makes the one it was created with.
+
+    Raises:
+        SpaceMismatch: the embedder's vectors cannot be compared with the stored ones.
+    """
+    chosen = embedder if embedder is not None else embedder_for(info.identity)
+    if chosen.identity != info.identity:
+        raise SpaceMismatch(
+            f"collection {info.name!r} holds vectors of {_full(info.identity)}, but the embedder is "
+            f"{_full(chosen.identity)}; vectors of two models cannot be compared: use the "
+            "collection's embedder, or create another collection"
+        )
+    return chosen
+
+
+def _full(identity: EmbedderIdentity) -> str:
+    prompts = ", ".join(
+        f"{kind} prompt {prompt!r}"
+        for kind, prompt in (
+            ("query", identity.query_prompt),
+            ("document", identity.document_prompt),
+        )
+        if prompt
+    )
+    return f"{identity} ({prompts})" if prompts else str(identity)
+
+
+def find(name: str) -> Script[CollectionInfo]:
+    """Return a collection by name, or raise `CollectionNotFound` with the nearest name."""
+    row = yield from fetch_one(_INFO + " WHERE c.name = %s", [name])
+    if row is None:
+        raise (yield from not_found(name))
+    return _info(row)
+
+
+def not_found(name: str) -> Script[CollectionNotFound]:
+    """Return the error for an unknown name, with what the caller may have meant."""
+    names = [row["name"] for row in (yield from fetch("SELECT name FROM pgseek.collections"))]
+    near = difflib.get_close_matches(str(name), names, 1, 0.5)
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    elif names:
+        hint = "there are: " + ", ".join(sorted(names)[:10])
+    else:
+        hint = "there are no collections yet; create one first"
+    return CollectionNotFound(f"there is no collection {name!r}; {hint}")
+
+
+def show(name: str) -> Script[CollectionInfo]:
+    """Return a collection with its counts."""
+    info = yield from find(name)
+    counts = yield from fetch_one(
+        "SELECT (SELECT count(*) FROM pgseek.documents WHERE collection_id = %(id)s) AS documents,"
+        " (SELECT count(*) FROM pgseek.chunks WHERE collection_id = %(id)s) AS chunks,"
+        " (SELECT count(*) FROM pgseek.ingest_queue WHERE collection_id = %(id)s) AS queued",
+        {"id": info.collection_id},
+    )
+    return _with_counts(info, counts or {})
+
+
+def list_all() -> Script[list[CollectionInfo]]:
+    """Return all collections by name, without counts."""
+    rows = yield from fetch(_INFO + " ORDER BY c.name")
+    return [_info(row) for row in rows]
+
+
+def drop(name: str) -> Script[None]:
+    """Drop a collection with everything in it."""
+
+    def write() -> Script[bool]:
+        row = yield from fetch_one(
+            "SELECT collection_id FROM pgseek.collections WHERE name = %s FOR UPDATE", [name]
+        )
+        if row is None:
+            return False
+        spaces = yield from fetch(
+            "SELECT space_id FROM pgseek.embedding_spaces WHERE collection_id = %s",
+            [row["collection_id"]],
+        )
+        for space in spaces:
+            table = Identifier("pgseek", f"embeddings_{space['space_id']}")
+            yield from fetch(SQL("DROP TABLE IF EXISTS {}").format(table))
+        for statement in (
+            "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s",
+            "DELETE FROM pgseek.collections WHERE collection_id = %s",
+        ):
+            yield from fetch(statement, [row["collection_id"]])
+        return True
+
+    if not (yield from transact(write)):
+        raise (yield from not_found(name))
+
+
+def ensure_index(info: CollectionInfo) -> Script[bool]:
+    """Build the space's HNSW index once it has rows enough to need one; return whether it was built.
+
+    Built after the data: one bulk build costs a fraction of row-by-row insertion. A user who does
+    not own the table may not build it; search is then exact, and ``pgseek doctor`` says so.
+    """
+    dimensions = info.identity.dimensions
+    storage = storage_for(dimensions)
+    table = embedding_table(info.space_id, dimensions, storage)
+    name = Identifier("pgseek", table.name)
+    state = yield from fetch_one(
+        SQL(
+            "SELECT (SELECT count(*) FROM (SELECT FROM {} LIMIT %s) AS head) AS rows,"
+            " to_regclass(%s) IS NOT NULL AS built,"
+            " (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)) AS owned"
+        ).format(name),
+        [INDEX_FROM, f"pgseek.{table.name}_hnsw", f"pgseek.{table.name}"],
+    )
+    if state is None or state["built"] or state["rows"] < INDEX_FROM or not state["owned"]:
+        return False
+
+    def build() -> Script[None]:
+        yield from vector_on_path()
+        # The graph is built in memory: the vectors, and about 300 bytes a row of links at m = 16.
+        yield from fetch(
+            SQL(
+                "SELECT set_config('maintenance_work_mem', greatest(s.setting::bigint, least(1048576,"
+                " (SELECT count(*) FROM {}) * (%s * 4 + 300) * 12 / 10 / 1024))::text || 'kB', true)"
+                " FROM pg_settings s WHERE s.name = 'maintenance_work_mem'"
+            ).format(name),
+            [dimensions],
+        )
+        yield from fetch(_ddl(CreateIndex(embedding_index(table, storage), if_not_exists=True)))
+
+    yield from transact(build)
+    return True
+
+
+def vector_on_path() -> Script[None]:
+    """Put pgvector's schema on the search path for the transaction: DDL names its types bare."""
+    yield from fetch(
+        "SELECT set_config('search_path', quote_ident(n.nspname), true) FROM pg_extension e"
+        " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+    )
+
+
+class Languages:
+    """The text-search configurations of the server, by the names pgseek stores."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = frozenset(names)
+
+    def canonical(self, language: str) -> str:
+        """Return the stored name of a configuration, or raise `InvalidInput`."""
+        plain = language.removeprefix("pg_catalog.") if isinstance(language, str) else language
+        if plain in self._names:
+            return plain
+        near = difflib.get_close_matches(str(plain), self._names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "SELECT cfgname FROM pg_ts_config lists them"
+        raise InvalidInput(f"language {language!r} is not a text-search configuration; {hint}")
+
+
+def languages() -> Script[Languages]:
+    """Return the server's text-search configurations."""
+    rows = yield from fetch(_LANGUAGES)
+    return Languages([row["name"] for row in rows])
+
+
+def _ddl(element: ExecutableDDLElement) -> SQL:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    text: Any = str(element.compile(dialect=dialect))
+    return SQL(text)
+
+
+def _info(row: Mapping[str, Any]) -> CollectionInfo:
+    identity = EmbedderIdentity(
+        provider=row["provider"],
+        model=row["model"],
+        dimensions=row["dimensions"],
+        normalized=row["normalized"],
+        query_prompt=row["prompts"]["query"],
+        document_prompt=row["prompts"]["document"],
+    )
+    return CollectionInfo(
+        collection_id=CollectionId(row["collection_id"]),
+        name=row["name"],
+        language=row["language"],
+        settings=row["settings"],
+        space_id=SpaceId(row["space_id"]),
+        identity=identity,
+        identity_hash=row["identity"],
+        storage=row["storage"],
+    )
+
+
+def _with_counts(info: CollectionInfo, counts: Mapping[str, int]) -> CollectionInfo:
+    values = {name: getattr(info, name) for name in info.__dataclass_fields__}
+    return CollectionInfo(**{**values, **counts})

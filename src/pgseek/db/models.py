@@ -1,0 +1,235 @@
+"""SQLAlchemy models of the schema, and the factory for a space's embedding table.
+
+Every table that holds documents or parts of them has ``collection_id`` and ``document_id`` in all
+of its keys, so it can be sharded by either.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pgvector.sqlalchemy import HALFVEC, VECTOR
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+
+from pgseek.errors import InvalidInput
+from pgseek.types import SpaceId
+
+SCHEMA = "pgseek"
+Storage = Literal["vector", "halfvec"]
+# What pgvector's HNSW can index per column type.
+MAX_DIMENSIONS: dict[Storage, int] = {"vector": 2000, "halfvec": 4000}
+
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "ix": "%(column_0_label)s_idx",
+        "uq": "%(table_name)s_%(column_0_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    },
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("collection_id", Integer, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    # A configuration's name, not a regconfig: pg_upgrade refuses regconfig columns.
+    Column("language", Text, nullable=False),
+    Column("languages", ARRAY(Text), nullable=False),
+    Column("settings", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("active_space_id", Integer),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    UniqueConstraint("name"),
+)
+
+embedding_spaces = Table(
+    "embedding_spaces",
+    metadata,
+    Column("space_id", Integer, Identity(always=True), primary_key=True),
+    Column(
+        "collection_id",
+        Integer,
+        ForeignKey(collections.c.collection_id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("dimensions", Integer, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("storage", Text, nullable=False),
+    Column("prompts", JSONB, nullable=False),
+    Column("normalized", Boolean, nullable=False),
+    # SHA-256, in hexadecimal, of everything that changes a vector; the key of the cache.
+    Column("identity", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("dimensions BETWEEN 1 AND 16000", name="dimensions"),
+    CheckConstraint("metric IN ('cosine')", name="metric"),
+    CheckConstraint("storage IN ('vector', 'halfvec')", name="storage"),
+    CheckConstraint("state IN ('building', 'ready', 'active', 'retired')", name="state"),
+    Index("embedding_spaces_collection_id_idx", "collection_id"),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column(
+        "collection_id",
+        Integer,
+        ForeignKey(collections.c.collection_id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("document_id", Uuid, nullable=False),
+    Column("external_id", Text, nullable=False),
+    Column("title", Text, nullable=False, server_default=text("''")),
+    Column("body", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("collection_id", "document_id"),
+    Index(
+        "documents_metadata_idx",
+        "metadata",
+        postgresql_using="gin",
+        postgresql_ops={"metadata": "jsonb_path_ops"},
+    ),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("collection_id", Integer, nullable=False),
+    Column("document_id", Uuid, nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("kind", Text, nullable=False, server_default=text("'chunk'")),
+    Column("title", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("char_start", Integer, nullable=False),
+    Column("char_end", Integer, nullable=False),
+    Column("text_hash", LargeBinary, nullable=False),
+    Column(
+        "lexemes",
+        TSVECTOR,
+        Computed("pgseek.lexemes(collection_id, language, title, text)", persisted=True),
+        nullable=False,
+    ),
+    PrimaryKeyConstraint("collection_id", "document_id", "ordinal"),
+    ForeignKeyConstraint(
+        ["collection_id", "document_id"],
+        [documents.c.collection_id, documents.c.document_id],
+        ondelete="CASCADE",
+    ),
+    CheckConstraint("kind IN ('chunk', 'document', 'question', 'summary')", name="kind"),
+    # Without the pending list a search never scans unsorted entries, and a write pays its own way.
+    Index(
+        "chunks_lexemes_idx",
+        "lexemes",
+        postgresql_using="gin",
+        postgresql_with={"fastupdate": "off"},
+    ),
+)
+
+embedding_cache = Table(
+    "embedding_cache",
+    metadata,
+    Column("identity", Text, nullable=False),
+    Column("input_type", Text, nullable=False),
+    Column("text_hash", LargeBinary, nullable=False),
+    Column("embedding", VECTOR(), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("identity", "input_type", "text_hash"),
+    CheckConstraint("input_type IN ('document', 'query')", name="input_type"),
+)
+
+# No foreign key: the queue is a plain table that outlives a deleted document without harm.
+ingest_queue = Table(
+    "ingest_queue",
+    metadata,
+    Column("collection_id", Integer, nullable=False),
+    Column("document_id", Uuid, nullable=False),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("enqueued_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("collection_id", "document_id"),
+)
+
+
+def storage_for(dimensions: int) -> Storage:
+    """Return the column type that HNSW can index at ``dimensions``.
+
+    Raises:
+        InvalidInput: ``dimensions`` is below 1 or above 4,000.
+    """
+    if not 1 <= dimensions <= MAX_DIMENSIONS["halfvec"]:
+        raise InvalidInput(
+            f"{dimensions} dimensions cannot be indexed: use 1 to {MAX_DIMENSIONS['halfvec']:,}; "
+            "many models give fewer through their dimensions argument"
+        )
+    return "vector" if dimensions <= MAX_DIMENSIONS["vector"] else "halfvec"
+
+
+def embedding_table(space_id: SpaceId, dimensions: int, storage: Storage) -> Table:
+    """Return the table of one embedding space, with its own `MetaData`.
+
+    One typed table per space: any dimension has a real column type, two spaces live side by side,
+    and retiring one is a DROP TABLE.
+    """
+    own = MetaData(schema=SCHEMA, naming_convention=metadata.naming_convention)
+    for referenced in (collections, documents, chunks):
+        referenced.to_metadata(own)
+    column_type = VECTOR(dimensions) if storage == "vector" else HALFVEC(dimensions)
+    name = f"embeddings_{space_id}"
+    return Table(
+        name,
+        own,
+        Column("collection_id", Integer, nullable=False),
+        Column("document_id", Uuid, nullable=False),
+        Column("ordinal", Integer, nullable=False),
+        Column("embedding", column_type, nullable=False),
+        PrimaryKeyConstraint("collection_id", "document_id", "ordinal"),
+        ForeignKeyConstraint(
+            ["collection_id", "document_id", "ordinal"],
+            [
+                f"{SCHEMA}.chunks.collection_id",
+                f"{SCHEMA}.chunks.document_id",
+                f"{SCHEMA}.chunks.ordinal",
+            ],
+            ondelete="CASCADE",
+        ),
+    )
+
+
+def embedding_index(table: Table, storage: Storage) -> Index:
+    """Return the HNSW index (cosine) of a space's table; built after the first bulk of rows."""
+    return Index(
+        f"{table.name}_hnsw",
+        table.c.embedding,
+        postgresql_using="hnsw",
+        postgresql_ops={"embedding": f"{storage}_cosine_ops"},
+    )

@@ -1,0 +1,10 @@
+"""The schema revisions this version knows, readable without loading Alembic.
+
+A test holds this list against the migration scripts.
+"""
+
+from __future__ import annotations
+
+KNOWN = ("0001",)
+HEAD = KNOWN[-1]
+VERSION_TABLE = "alembic_version"

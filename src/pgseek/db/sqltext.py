@@ -1,0 +1,29 @@
+"""The text of pgseek's SQL functions at head, one file per function under ``sql/``."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+# The order they can be created in.
+FUNCTIONS = (
+    "document_id",
+    "content_hash",
+    "collection_mark",
+    "lexemes",
+    "lexical_query",
+    "require_collection",
+    "add_language",
+    "search",
+    "put_document",
+    "delete_document",
+)
+
+
+def function_sql(name: str, vector_schema: str = "public") -> str:
+    """Return the CREATE statement of one function.
+
+    ``vector_schema`` is the quoted name of the schema pgvector is installed in: operators are
+    written with it because the functions pin ``search_path``.
+    """
+    text = files("pgseek.db").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+    return text.replace("@vector@", vector_schema)

@@ -1,0 +1,59 @@
+"""Single documents: reading, deleting and counting them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pgseek.errors import InvalidInput
+from pgseek.ingest import document_id
+from pgseek.steps import Script, fetch, fetch_one, transact
+from pgseek.types import CollectionInfo, Document
+
+
+def get(info: CollectionInfo, external_id: str) -> Script[Document | None]:
+    """Return a document by its external id, None if there is no such document."""
+    row = yield from fetch_one(
+        "SELECT external_id AS id, body AS text, title, metadata, language FROM pgseek.documents"
+        " WHERE collection_id = %s AND document_id = %s",
+        [info.collection_id, document_id(_checked(external_id))],
+    )
+    return Document(**row) if row else None
+
+
+def delete(info: CollectionInfo, external_ids: str | Iterable[str]) -> Script[int]:
+    """Delete documents with their chunks, embeddings and queue entries; return how many existed."""
+    given = [external_ids] if isinstance(external_ids, str) else list(external_ids)
+    ids = sorted({document_id(_checked(one)) for one in given})
+
+    def write() -> Script[int]:
+        rows = yield from fetch(
+            "DELETE FROM pgseek.documents WHERE collection_id = %s AND document_id = ANY (%s)"
+            " RETURNING document_id",
+            [info.collection_id, ids],
+        )
+        yield from fetch(
+            "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)",
+            [info.collection_id, ids],
+        )
+        return len(rows)
+
+    return (yield from transact(write))
+
+
+def count(info: CollectionInfo) -> Script[int]:
+    """Return the number of documents."""
+    row = yield from fetch_one(
+        "SELECT count(*) AS documents FROM pgseek.documents WHERE collection_id = %s",
+        [info.collection_id],
+    )
+    return int(row["documents"]) if row else 0
+
+
+def _checked(external_id: object) -> str:
+    if not isinstance(external_id, str) or not external_id:
+        raise InvalidInput(f"a document's id is {external_id!r}, but must be a text that is not empty")
+    try:
+        external_id.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"the id {external_id!r} holds a lone surrogate") from error
+    return external_id

@@ -1,0 +1,67 @@
+"""Work left by SQL writers: what pgseek.put_document stored waits here for its embeddings."""
+
+from __future__ import annotations
+
+from pgseek.embedders.base import Embedder
+from pgseek.ingest import Prepared, Progress, Tally, embed_chunks, replace_chunks, settle
+from pgseek.steps import Script, fetch, transact
+from pgseek.types import CollectionInfo, IngestReport
+
+BATCH_SIZE = 200
+
+
+def drain(info: CollectionInfo, embedder: Embedder, progress: Progress | None = None) -> Script[IngestReport]:
+    """Chunk and embed queued documents until none is left; ``changed`` counts them.
+
+    Documents without a usable vector are reported as rejected and leave the queue: their words
+    stay searchable. Several drains at once are safe, though they may embed a text twice.
+    """
+    tally = Tally()
+    while True:
+        rows = yield from fetch(
+            "SELECT d.document_id, d.external_id, d.title, d.body, d.language, d.content_hash"
+            " FROM pgseek.ingest_queue q JOIN pgseek.documents d USING (collection_id, document_id)"
+            " WHERE q.collection_id = %s ORDER BY q.enqueued_at, q.document_id LIMIT %s",
+            [info.collection_id, BATCH_SIZE],
+        )
+        if not rows:
+            break
+        batch = [Prepared(position=n, metadata="{}", **row) for n, row in enumerate(rows, 1)]
+        yield from _drain_batch(info, embedder, batch, tally)
+        if progress is not None:
+            progress(tally.report())
+    # What is left belongs to documents deleted since.
+    yield from fetch(
+        "DELETE FROM pgseek.ingest_queue q WHERE q.collection_id = %s AND NOT EXISTS (SELECT"
+        " FROM pgseek.documents d WHERE d.collection_id = q.collection_id"
+        " AND d.document_id = q.document_id)",
+        [info.collection_id],
+    )
+    yield from settle(info, tally.chunks)
+    return tally.report()
+
+
+def _drain_batch(
+    info: CollectionInfo, embedder: Embedder, batch: list[Prepared], tally: Tally
+) -> Script[None]:
+    embedded = yield from embed_chunks(info, embedder, batch, tally)
+
+    def write() -> Script[tuple[int, int]]:
+        locked = yield from fetch(
+            "SELECT document_id, content_hash FROM pgseek.documents"
+            " WHERE collection_id = %s AND document_id = ANY (%s) ORDER BY document_id FOR UPDATE",
+            [info.collection_id, [d.document_id for d in batch]],
+        )
+        hashes = {row["document_id"]: row["content_hash"] for row in locked}
+        same = {d.document_id: d for d in batch if hashes.get(d.document_id) == d.content_hash}
+        ready = {i: d for i, d in same.items() if i in embedded}
+        yield from replace_chunks(info, ready, embedded)
+        yield from fetch(
+            "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)",
+            [info.collection_id, list(same)],
+        )
+        return len(ready), sum(len(embedded[i]) for i in ready)
+
+    documents, chunks = yield from transact(write)
+    tally.changed += documents
+    tally.chunks += chunks

@@ -1,0 +1,100 @@
+"""Search: parameters to the one SQL function, rows to hits. Nothing is ranked here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pgseek.embedders.base import Embedder, Vectors, usable
+from pgseek.errors import DimensionMismatch, InvalidInput
+from pgseek.steps import Script, embed_query, fetch, fetch_one
+from pgseek.types import CollectionInfo, Hit, Search
+
+_SEARCH = """
+SELECT * FROM pgseek.search(
+    collection => %(collection)s, query => %(query)s, k => %(k)s,
+    query_embedding => %(embedding)s, alpha => %(alpha)s, fusion => %(fusion)s,
+    lexical => %(lexical)s, filter => %(filter)s::jsonpath, candidates => %(candidates)s,
+    rrf_k => %(rrf_k)s, snippets => %(snippets)s, highlight => %(highlight)s)
+ ORDER BY rank
+"""
+
+
+def search(info: CollectionInfo, embedder: Embedder, request: Search) -> Script[list[Hit]]:
+    """Embed the query (through the cache) unless only the lexical leg runs, then search."""
+    embedding = None
+    if request.alpha != 0:
+        embedding = yield from query_embedding(info, embedder, request.query)
+    return (yield from search_with(info, request, embedding))
+
+
+def search_with(info: CollectionInfo, request: Search, embedding: Vectors | None) -> Script[list[Hit]]:
+    """Search with a vector at hand, float32 (d,)."""
+    rows = yield from fetch(
+        _SEARCH,
+        {
+            "collection": info.name,
+            "query": request.query,
+            "k": request.k,
+            "embedding": embedding,
+            "alpha": None if request.alpha is None else float(request.alpha),
+            "fusion": request.fusion,
+            "lexical": request.lexical,
+            "filter": request.filter,
+            "candidates": request.candidates,
+            "rrf_k": request.rrf_k,
+            "snippets": request.snippets,
+            "highlight": list(request.highlight),
+        },
+    )
+    return [hit(row) for row in rows]
+
+
+def query_embedding(info: CollectionInfo, embedder: Embedder, query: str) -> Script[Vectors]:
+    """Return the query's vector from the cache, else embed it and put it there.
+
+    The cached copy is also what SQL callers find. On a read-only standby nothing is stored.
+    """
+    key = [info.identity_hash, hashlib.sha256(query.encode()).digest()]
+    row = yield from fetch_one(
+        "SELECT embedding FROM pgseek.embedding_cache"
+        " WHERE identity = %s AND input_type = 'query' AND text_hash = %s",
+        key,
+    )
+    if row is not None:
+        cached: Vectors = row["embedding"].to_numpy()
+        return cached
+    vector = yield from embed_query(embedder, query)
+    yield from fetch(
+        "INSERT INTO pgseek.embedding_cache (identity, input_type, text_hash, embedding)"
+        " SELECT %s, 'query', %s, %s WHERE NOT pg_is_in_recovery() ON CONFLICT DO NOTHING",
+        [*key, vector],
+    )
+    return vector
+
+
+def given_embedding(info: CollectionInfo, embedding: Any) -> Vectors:
+    """Check a vector the caller brought: (d,), finite and not zero. Returns float32."""
+    try:
+        vector: Vectors = np.ascontiguousarray(embedding, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"query_embedding is not a vector of numbers: {error}") from error
+    if vector.shape != (info.identity.dimensions,):
+        size = vector.shape[0] if vector.ndim == 1 else vector.shape
+        raise DimensionMismatch(
+            f"the query embedding has {size} dimensions, but collection {info.name!r} uses "
+            f"{info.identity.provider}:{info.identity.model} with {info.identity.dimensions}; "
+            "embed the query with the model of the collection"
+        )
+    if not usable(vector):
+        raise InvalidInput("query_embedding is zero or holds NaN or infinity; cosine needs a direction")
+    return vector
+
+
+def hit(row: Mapping[str, Any]) -> Hit:
+    """Return the hit of one row of pgseek.search."""
+    values = dict(row)
+    return Hit(id=values.pop("external_id"), **values)

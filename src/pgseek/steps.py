@@ -1,0 +1,131 @@
+"""Steps: how a sequence of I/O is written once and run by both clients.
+
+A *script* is a generator that yields steps (fetch rows, copy rows in, run a transaction, embed
+texts) and receives their results; it performs no I/O itself. `Client` runs a script with blocking
+calls, `AsyncClient` with awaited ones. The helpers below give each step its result type:
+``rows = yield from fetch(statement, parameters)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, LiteralString, TypeVar
+
+from psycopg.sql import SQL, Composed
+
+from pgseek.embedders.base import Embedder, Vectors
+
+T = TypeVar("T")
+Row = dict[str, Any]
+Statement = LiteralString | SQL | Composed
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Execute a statement; the result is its rows (none for a statement without rows)."""
+
+    statement: Statement
+    parameters: Sequence[Any] | dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyIn:
+    """COPY rows in binary; ``types`` are PostgreSQL's names, one per column."""
+
+    statement: Statement
+    types: tuple[str, ...]
+    rows: Iterable[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Transact:
+    """Run a script inside one transaction; made anew when a deadlock asks for another try."""
+
+    script: Callable[[], Generator[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedDocuments:
+    """Embed texts outside of any transaction; the result is float32 (n, d)."""
+
+    embedder: Embedder
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedQuery:
+    """Embed one query; the result is float32 (d,)."""
+
+    embedder: Embedder
+    text: str
+
+
+Step = Fetch | CopyIn | Transact | EmbedDocuments | EmbedQuery
+Script = Generator[Step, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """The end of a script, with its result."""
+
+    value: T
+
+
+def advance(script: Script[T], result: Any = None, *, error: Exception | None = None) -> Step | Done[T]:
+    """Hand the last step's result, or its error, to the script; return its next step or its end."""
+    try:
+        return script.send(result) if error is None else script.throw(error)
+    except StopIteration as stop:
+        return Done(stop.value)
+
+
+def close(script: Script[Any]) -> None:
+    """End a script that may not have run to its end."""
+    # A cancelled task leaves its script running in a thread; it is closed when that thread is done.
+    with contextlib.suppress(ValueError):
+        script.close()
+
+
+# Attempts at a transaction that lost a deadlock or a serialisation conflict.
+ATTEMPTS = 5
+
+
+def fetch(
+    statement: Statement, parameters: Sequence[Any] | dict[str, Any] | None = None
+) -> Script[list[Row]]:
+    """Execute a statement and return its rows."""
+    rows: list[Row] = yield Fetch(statement, parameters)
+    return rows
+
+
+def fetch_one(
+    statement: Statement, parameters: Sequence[Any] | dict[str, Any] | None = None
+) -> Script[Row | None]:
+    """Execute a statement and return its first row."""
+    rows = yield from fetch(statement, parameters)
+    return rows[0] if rows else None
+
+
+def copy_in(statement: Statement, types: tuple[str, ...], rows: Iterable[Sequence[Any]]) -> Script[None]:
+    """COPY rows into a table."""
+    yield CopyIn(statement, types, rows)
+
+
+def transact(script: Callable[[], Script[T]]) -> Script[T]:
+    """Run the script in one transaction and return its result."""
+    result: T = yield Transact(script)
+    return result
+
+
+def embed_documents(embedder: Embedder, texts: Sequence[str]) -> Script[Vectors]:
+    """Embed documents; shape (len(texts), dimensions)."""
+    vectors: Vectors = yield EmbedDocuments(embedder, texts)
+    return vectors
+
+
+def embed_query(embedder: Embedder, text: str) -> Script[Vectors]:
+    """Embed a query; shape (dimensions,)."""
+    vector: Vectors = yield EmbedQuery(embedder, text)
+    return vector

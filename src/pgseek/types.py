@@ -1,0 +1,223 @@
+"""Frozen values that cross pgseek's public surface."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, NewType
+from uuid import UUID
+
+from pgseek.errors import InvalidInput
+
+CollectionId = NewType("CollectionId", int)
+SpaceId = NewType("SpaceId", int)
+
+Fusion = Literal["weighted", "rrf"]
+Lexical = Literal["ts_rank_cd", "ts_rank"]
+FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
+LEXICALS: tuple[Lexical, ...] = ("ts_rank_cd", "ts_rank")
+
+MAX_K = 10_000
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def check_collection_name(name: str) -> str:
+    """Return ``name`` if a collection may be called that, else raise `InvalidInput`."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        length = f" ({len(name)} characters)" if isinstance(name, str) and len(name) > 63 else ""
+        raise InvalidInput(
+            f"collection name {name!r}{length} is not allowed: use 1 to 63 ASCII letters, digits, "
+            "'_', '-' or '.', starting with a letter, digit or '_'"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What the caller stores.
+
+    ``id`` is the caller's own identifier, unique within a collection. ``text`` is chunked and
+    searched; ``title`` is searched with a higher weight and embedded with every chunk.
+    ``metadata`` is any JSON object. ``language`` is the name of a PostgreSQL text-search
+    configuration; None means the collection's.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A retrieved piece of a document: ``document.text[char_start:char_end] == text``."""
+
+    ordinal: int
+    text: str
+    char_start: int
+    char_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One ranked chunk, in the order SQL ranked it.
+
+    ``score`` is what the fusion orders by, higher is better. ``dense_score`` is the cosine
+    similarity in -1..1 (None when the chunk has no embedding yet or the dense leg did not run);
+    ``lexical_score`` is the raw score of the lexical leg, 0 or more. ``dense_rank`` and
+    ``lexical_rank`` are 1-based places among that leg's candidates, None when the leg did not
+    bring this chunk up. ``degraded`` says why a leg did not take part, else None.
+    """
+
+    rank: int
+    id: str
+    ordinal: int
+    score: float
+    dense_score: float | None
+    dense_rank: int | None
+    lexical_score: float | None
+    lexical_rank: int | None
+    title: str
+    text: str
+    snippet: str | None
+    metadata: Mapping[str, Any]
+    char_start: int
+    char_end: int
+    document_id: UUID
+    degraded: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search request, checked on construction. None means the collection's own setting.
+
+    ``k`` hits are returned (1..10,000). ``alpha`` in 0..1 is the weight of the dense leg in the
+    weighted fusion; 0 and 1 run one leg only. ``candidates`` rows are taken from each leg
+    (at least ``k``). ``rrf_k`` is RRF's constant. ``filter`` is a jsonpath predicate.
+    """
+
+    query: str
+    k: int = 10
+    alpha: float | None = None
+    fusion: Fusion | None = None
+    lexical: Lexical | None = None
+    filter: str | None = None
+    candidates: int | None = None
+    rrf_k: int = 60
+    snippets: bool = True
+    highlight: tuple[str, str] = ("<b>", "</b>")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.query, str) or not self.query.strip():
+            raise InvalidInput("the query is empty; give at least one word")
+        if "\x00" in self.query:
+            raise InvalidInput("the query holds a NUL byte, which PostgreSQL text cannot; remove it")
+        try:
+            self.query.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"the query holds a lone surrogate at character {error.start}; it is not valid text"
+            ) from error
+        if not _is_int(self.k) or not 1 <= self.k <= MAX_K:
+            raise InvalidInput(f"k is {self.k!r}, but must be a whole number from 1 to {MAX_K:,}")
+        if self.alpha is not None and not (_is_number(self.alpha) and 0 <= self.alpha <= 1):
+            raise InvalidInput(f"alpha is {self.alpha!r}, but must lie in 0..1 (1 is dense only)")
+        if self.fusion is not None and self.fusion not in FUSIONS:
+            raise InvalidInput(f"fusion is {self.fusion!r}, but must be one of {', '.join(FUSIONS)}")
+        if self.fusion == "rrf" and self.alpha is not None:
+            raise InvalidInput(
+                f"alpha is {self.alpha!r} with fusion 'rrf', which has no weights; "
+                "leave alpha out or use fusion 'weighted'"
+            )
+        if self.lexical is not None and self.lexical not in LEXICALS:
+            raise InvalidInput(f"lexical is {self.lexical!r}, but must be one of {', '.join(LEXICALS)}")
+        if self.candidates is not None and not (_is_int(self.candidates) and 1 <= self.candidates <= MAX_K):
+            raise InvalidInput(
+                f"candidates is {self.candidates!r}, but must be a whole number from 1 to {MAX_K:,}"
+            )
+        if not _is_int(self.rrf_k) or not 1 <= self.rrf_k <= 1_000_000:
+            raise InvalidInput(f"rrf_k is {self.rrf_k!r}, but must be from 1 to 1,000,000")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A document that was not stored, and why. ``position`` is 1-based in the source."""
+
+    position: int
+    id: str | None
+    reason: str
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingest did, in documents unless named otherwise.
+
+    ``changed`` counts documents whose text, title or language changed, ``metadata_changed`` those
+    where only the metadata did (nothing is embedded for them). ``embedded`` counts texts sent to
+    the embedder, ``cached`` texts whose vector the cache held.
+    """
+
+    new: int = 0
+    changed: int = 0
+    metadata_changed: int = 0
+    unchanged: int = 0
+    rejected: tuple[Rejection, ...] = ()
+    chunks: int = 0
+    embedded: int = 0
+    cached: int = 0
+    seconds: float = 0.0
+
+    @property
+    def documents(self) -> int:
+        """Documents read, the rejected included."""
+        stored = self.new + self.changed + self.metadata_changed + self.unchanged
+        return stored + len(self.rejected)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderIdentity:
+    """Everything that changes a vector: vectors of two identities are never compared."""
+
+    provider: str
+    model: str
+    dimensions: int
+    normalized: bool
+    query_prompt: str = ""
+    document_prompt: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.provider}:{self.model}@{self.dimensions}"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection as the database holds it.
+
+    ``settings`` holds the search and chunking defaults; ``identity`` and ``space_id`` belong to
+    the active embedding space.
+    """
+
+    collection_id: CollectionId
+    name: str
+    language: str
+    settings: Mapping[str, Any]
+    space_id: SpaceId
+    identity: EmbedderIdentity
+    identity_hash: str
+    storage: str
+    documents: int | None = None
+    chunks: int | None = None
+    queued: int | None = None
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

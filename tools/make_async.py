@@ -1,0 +1,78 @@
+"""Write src/pgseek/aclient.py from src/pgseek/client.py, so that the two cannot drift apart.
+
+``python tools/make_async.py`` writes the file; ``--check`` exits with 1 if it would change.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = Path(__file__).parent.parent / "src" / "pgseek" / "client.py"
+TARGET = SOURCE.with_name("aclient.py")
+
+HEADER = '''"""The asynchronous client. Written from client.py by tools/make_async.py; edit that one.
+
+Embedders, and the scripts' own work between two steps, run in threads: the loop is never blocked.
+"""'''
+
+NAMES = [
+    ("import threading\n", "import asyncio\n"),
+    ("threading.Lock()", "asyncio.Lock()"),
+    ("with self._lock", "async with self._lock"),
+    ("ConnectionPool", "AsyncConnectionPool"),
+    ("psycopg.Connection[", "psycopg.AsyncConnection["),
+    ("session.configure", "session.configure_async"),
+    ("Callable[[Step], Any]", "Callable[[Step], Awaitable[Any]]"),
+    ("import Callable, Iterable", "import Awaitable, Callable, Iterable"),
+    ("def __enter__", "async def __aenter__"),
+    ("def __exit__", "async def __aexit__"),
+    ("with self._pool.connection()", "async with self._pool.connection()"),
+    ("with connection.cursor().copy", "async with connection.cursor().copy"),
+]
+CLASSES = re.compile(r"\b(Client|Collection|Runner)\b")
+COROUTINES = (
+    "close|open|create_collection|collection|list_collections|drop_collection|_run|run|info|"
+    "ingest|search|get|delete|count|drain_queue|_own_embedder|_perform|_transact"
+)
+AWAITED = re.compile(
+    r"self\._run\(|self\._client\._run\(|self\._runner\.(?:run|close)\(|runner\.open\(|"
+    r"self\._pool\.(?:open|close)\(|self\._transact\(|self\.close\(|self\._own_embedder\(|"
+    r"(?<=return )(?:_drive|_perform_on)\(|(?<== )perform\(|connection\.execute\(|cursor\.fetchall\(|"
+    r"copy\.write_row\("
+)
+THREADED = re.compile(
+    r"(?<=return )(checked_documents|checked_query)\(|"
+    r"(?<== )(advance|Session|collection_scripts\.matching_embedder)\("
+)
+
+
+def make() -> str:
+    """Return the text of the asynchronous client."""
+    text = SOURCE.read_text(encoding="utf-8")
+    text = HEADER + text[text.index('"""', 3) + 3 :]
+    for old, new in NAMES:
+        text = text.replace(old, new)
+    text = CLASSES.sub(r"Async\1", text)
+    text = re.sub(rf"^    def ({COROUTINES})\(", r"    async def \1(", text, flags=re.M)
+    text = re.sub(r"^def (_drive|_perform_on)\(", r"async def \1(", text, flags=re.M)
+    text = AWAITED.sub(lambda found: f"await {found[0]}", text)
+    text = THREADED.sub(lambda f: f"await asyncio.to_thread({f[1] or f[2]}, ", text)
+    for arguments in (["check", "--select", "I", "--fix", "--quiet"], ["format", "--quiet"]):
+        text = subprocess.run(  # noqa: S603 (our own arguments)
+            [sys.executable, "-m", "ruff", *arguments, "--stdin-filename", str(TARGET), "-"],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    return text
+
+
+if __name__ == "__main__":
+    made = make()
+    if "--check" in sys.argv:
+        sys.exit(0 if TARGET.read_text(encoding="utf-8") == made else f"{TARGET.name} is stale")
+    TARGET.write_text(made, encoding="utf-8")
