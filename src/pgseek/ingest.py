@@ -24,9 +24,10 @@ from pgseek.collections import Languages, ensure_index, languages
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.errors import InvalidInput
 from pgseek.steps import Script, copy_in, embed_documents, fetch, transact
-from pgseek.types import Chunk, CollectionInfo, Document, IngestReport, Rejection
+from pgseek.types import Chunk, CollectionInfo, Document, IngestReport, Located, Rejection
 
 Progress = Callable[[IngestReport], None]
+Source = Document | Mapping[str, Any] | Located | Rejection
 BATCH_SIZE = 500
 # Statistics are gathered anew after an ingest that wrote this many chunks.
 ANALYZE_FROM = 1000
@@ -37,6 +38,7 @@ class Prepared:
     """A checked document: ``metadata`` as JSON text, hashes as stored."""
 
     position: int
+    source: str | None
     document_id: UUID
     external_id: str
     title: str
@@ -105,7 +107,7 @@ def embedding_text(title: str, chunk: str) -> str:
 def ingest(
     info: CollectionInfo,
     embedder: Embedder,
-    documents: Iterable[Document | Mapping[str, Any] | Rejection],
+    documents: Iterable[Source],
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Script[IngestReport]:
@@ -139,7 +141,7 @@ def settle(info: CollectionInfo, written: int) -> Script[None]:
 
 
 def _batches(
-    documents: Iterable[Document | Mapping[str, Any] | Rejection],
+    documents: Iterable[Source],
     language: str,
     known: Languages,
     size: int,
@@ -154,9 +156,10 @@ def _batches(
             key = outcome.document_id.bytes[:6] + outcome.document_id.bytes[-6:]
             if key in seen:
                 outcome = Rejection(
-                    position,
+                    outcome.position,
                     outcome.external_id,
                     "the id occurred before in this ingest; the first is kept",
+                    outcome.source,
                 )
             else:
                 seen.add(key)
@@ -170,15 +173,17 @@ def _batches(
         yield batch
 
 
-def prepare(
-    item: Document | Mapping[str, Any] | Rejection, position: int, language: str, known: Languages
-) -> Prepared | Rejection:
+def prepare(item: Source, position: int, language: str, known: Languages) -> Prepared | Rejection:
     """Check one document and return what to store, or why not."""
     if isinstance(item, Rejection):
         return item
+    source: str | None = None
+    given: object = item
+    if isinstance(item, Located):
+        given, position, source = item.record, item.position, item.source
     external_id: str | None = None
     try:
-        document = item if isinstance(item, Document) else document_from(item)
+        document = given if isinstance(given, Document) else document_from(given)
         external_id = document.id if isinstance(document.id, str) else None
         for name, value in (
             ("id", document.id),
@@ -193,9 +198,10 @@ def prepare(
         metadata = _metadata_json(document.metadata)
         language = known.canonical(document.language or language)
     except InvalidInput as error:
-        return Rejection(position, external_id, str(error))
+        return Rejection(position, external_id, str(error), source)
     return Prepared(
         position,
+        source,
         document_id(document.id),
         document.id,
         document.title,
@@ -348,7 +354,7 @@ def embed_chunks(
             ]
         else:
             reason = f"{embedder.model_id} gave no usable vector (zero, NaN or infinite) for its text"
-            tally.rejected.append(Rejection(document.position, document.external_id, reason))
+            tally.rejected.append(Rejection(document.position, document.external_id, reason, document.source))
     return embedded
 
 

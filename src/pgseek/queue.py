@@ -26,7 +26,7 @@ def drain(info: CollectionInfo, embedder: Embedder, progress: Progress | None = 
         )
         if not rows:
             break
-        batch = [Prepared(position=n, metadata="{}", **row) for n, row in enumerate(rows, 1)]
+        batch = [Prepared(position=n, source=None, metadata="{}", **row) for n, row in enumerate(rows, 1)]
         yield from _drain_batch(info, embedder, batch, tally)
         if progress is not None:
             progress(tally.report())

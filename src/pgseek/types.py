@@ -145,12 +145,25 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A document that was not stored, and why. ``position`` is 1-based in the source."""
+    """A document that was not stored, and why.
+
+    ``position`` is 1-based: the line in ``source`` where the document came from a file, else the
+    place in what was given to ingest.
+    """
 
     position: int
     id: str | None
     reason: str
     source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A record as a source read it, not yet checked. ``position`` is its line in ``source``."""
+
+    record: Mapping[str, Any]
+    position: int
+    source: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,14 @@ log = logging.getLogger("pgseek")
 CONFLICTS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
 
-def resolve_dsn(dsn: str | None, data_dir: str | Path | None, settings: Settings) -> str:
+def resolve_dsn(
+    dsn: str | None, data_dir: str | Path | None, settings: Settings, *, migrate: bool = True
+) -> str:
     """Return the DSN to use: the argument, else PGSEEK_DSN, else the embedded server's.
 
     The embedded server is started if need be, and its schema kept at head: it belongs to pgseek
-    alone. Using it is said in a log message of level WARNING, which is shown by default.
+    alone (not with ``migrate`` false). Using it is said in a log message of level WARNING, which is
+    shown by default.
     """
     if dsn is not None:
         return normalize_dsn(dsn)
@@ -42,6 +45,8 @@ def resolve_dsn(dsn: str | None, data_dir: str | Path | None, settings: Settings
     folder = Path(data_dir) if data_dir is not None else settings.data_dir
     own = embedded.start(folder)
     log.warning("no DSN given: using the embedded PostgreSQL in %s", folder)
+    if not migrate:
+        return own
     with connect(own) as connection:
         state = server_state(connection)
     check_server(state)

@@ -1,0 +1,101 @@
+"""``pgseek collections``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pgseek.cli.output import out, print_json, table
+from pgseek.cli.state import state_of
+from pgseek.errors import InvalidInput
+
+app = typer.Typer(help="Make, list, describe and drop collections.", no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: str,
+    embedder: Annotated[
+        str | None, typer.Option(help="provider[:model][@dimensions]; default: wordllama")
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="vector length, where the model offers several")
+    ] = None,
+    language: Annotated[str, typer.Option(help="text-search configuration")] = "english",
+    chunk_size: Annotated[int | None, typer.Option(help="characters at most; default 2000")] = None,
+    chunk_overlap: Annotated[int | None, typer.Option(help="characters shared; default 0")] = None,
+    alpha: Annotated[float | None, typer.Option(help="weight of the dense leg, 0..1; default 0.4")] = None,
+    fusion: Annotated[str | None, typer.Option(help="weighted or rrf")] = None,
+) -> None:
+    """Create a collection with its embedding space."""
+    with state_of(context).client() as client:
+        made = client.create_collection(
+            name,
+            embedder=embedder,
+            dimensions=dimensions,
+            language=language,
+            chunk_size=chunk_size,
+            chunk_overlap=chunk_overlap,
+            alpha=alpha,
+            fusion=fusion,
+        )
+        typer.echo(f"created {made.name} with {made.info().identity}")
+
+
+@app.command("list")
+def list_(context: typer.Context, as_json: Json = False) -> None:
+    """List the collections."""
+    with state_of(context).client() as client:
+        found = client.list_collections()
+    if as_json:
+        print_json(found)
+        return
+    made = table("name", "language", "embedder", "storage")
+    for info in found:
+        made.add_row(info.name, info.language, str(info.identity), info.storage)
+    out.print(made if found else "no collections yet; pgseek collections create NAME")
+
+
+@app.command()
+def show(context: typer.Context, name: str, as_json: Json = False) -> None:
+    """Describe a collection, with counts."""
+    with state_of(context).client() as client:
+        info = client.collection(name).info()
+    if as_json:
+        print_json(info)
+        return
+    made = table("", "")
+    made.show_header = False
+    made.add_row("name", info.name)
+    made.add_row("language", info.language)
+    made.add_row("embedder", str(info.identity))
+    made.add_row(
+        "storage", f"{info.storage}({info.identity.dimensions}), table pgseek.embeddings_{info.space_id}"
+    )
+    made.add_row("documents", f"{info.documents or 0:,}")
+    made.add_row("chunks", f"{info.chunks or 0:,}")
+    made.add_row("waiting for embeddings", f"{info.queued or 0:,}")
+    for key, value in sorted(info.settings.items()):
+        made.add_row(key, str(value))
+    out.print(made)
+
+
+@app.command()
+def drop(
+    context: typer.Context,
+    name: str,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Drop a collection with all its documents."""
+    with state_of(context).client() as client:
+        info = client.collection(name).info()
+        if not yes:
+            if not sys.stdin.isatty():
+                raise InvalidInput("dropping deletes all documents of the collection; say --yes to confirm")
+            typer.confirm(f"Drop {name} with its {info.documents or 0:,} documents?", abort=True)
+        client.drop_collection(name)
+    typer.echo(f"dropped {name}")

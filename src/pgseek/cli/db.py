@@ -1,0 +1,62 @@
+"""``pgseek db``: the schema and its migrations."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pgseek.cli.output import print_json
+from pgseek.cli.state import state_of
+from pgseek.db import schema
+from pgseek.errors import InvalidInput, SchemaError
+
+app = typer.Typer(help="The database schema and its migrations.", no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command()
+def upgrade(context: typer.Context, revision: str = typer.Argument("head")) -> None:
+    """Migrate forward, to the newest revision by default."""
+    reached = schema.upgrade(state_of(context).resolved_dsn(migrate=False), revision)
+    typer.echo(f"the schema is at revision {reached}")
+
+
+@app.command()
+def downgrade(
+    context: typer.Context,
+    revision: Annotated[str, typer.Argument(help="a revision, or 'base' to remove everything")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Migrate back. What the removed revisions stored is deleted; 'base' deletes all documents."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput("db downgrade deletes data; say --yes to confirm")
+        typer.confirm(f"Go back to {revision}, deleting what later revisions store?", abort=True)
+    left = schema.downgrade(state_of(context).resolved_dsn(migrate=False), revision)
+    typer.echo(f"the schema is at revision {left}" if left else "the schema was removed")
+
+
+@app.command()
+def current(context: typer.Context, as_json: Json = False) -> None:
+    """Print the revision of the database, and the one this pgseek needs."""
+    found = schema.current(state_of(context).resolved_dsn(migrate=False))
+    if as_json:
+        print_json({"revision": found, "head": schema.HEAD})
+    else:
+        typer.echo(f"{found or 'none'} (this pgseek needs {schema.HEAD})")
+
+
+@app.command()
+def check(context: typer.Context, as_json: Json = False) -> None:
+    """Compare the database with what this pgseek expects; fails if they differ."""
+    differences = schema.check(state_of(context).resolved_dsn(migrate=False))
+    if as_json:
+        print_json({"differences": differences})
+    for difference in differences if not as_json else []:
+        typer.echo(difference)
+    if differences:
+        raise SchemaError(f"the schema differs in {len(differences)} places from revision {schema.HEAD}")
+    if not as_json:
+        typer.echo(f"the schema is what revision {schema.HEAD} says")

@@ -1,0 +1,183 @@
+"""``pgseek ingest``, ``search``, ``get`` and ``delete``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, cast
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from pgseek.cli.output import MARKS, complain, err, out, print_hits, print_json, print_report
+from pgseek.cli.state import state_of
+from pgseek.client import Collection
+from pgseek.errors import InvalidInput
+from pgseek.filters import Filter
+from pgseek.sources import Format, read_sources
+from pgseek.types import IngestReport
+
+Name = Annotated[str, typer.Argument(metavar="COLLECTION")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands at the top level."""
+    for command in (ingest, search, get, delete):
+        app.command()(command)
+
+
+def ingest(
+    context: typer.Context,
+    collection: Name,
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH…", help="files, folders, or - for standard input")
+    ],
+    given: Annotated[
+        str | None, typer.Option("--format", help="text, markdown, jsonl or csv; default: by the ending")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Store documents from text, Markdown, JSON-lines and CSV files.
+
+    A text or Markdown file is one document, its path the id. JSON lines and CSV rows need "id" and
+    "text", may have "title", "metadata" and "language"; other fields go into the metadata.
+    Exit code 4 means that some documents were rejected and the rest stored.
+    """
+    sources = read_sources(paths, cast("Format | None", given))
+    with state_of(context).client() as client:
+        report = ingest_with_progress(client.collection(collection), sources, quiet=as_json)
+    if as_json:
+        print_json(
+            {**{n: getattr(report, n) for n in report.__dataclass_fields__}, "documents": report.documents}
+        )
+    else:
+        print_report(report)
+    if report.rejected:
+        raise typer.Exit(4)
+
+
+def ingest_with_progress(collection: Collection, documents: Any, *, quiet: bool = False) -> IngestReport:
+    """Ingest with a progress line on a terminal's standard error."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+        disable=quiet or not err.is_terminal,
+    ) as progress:
+        total = len(documents) if isinstance(documents, list) else None
+        task = progress.add_task("ingesting", total=total, rate="")
+
+        def advance(report: IngestReport) -> None:
+            rate = report.documents / report.seconds if report.seconds > 0 else 0.0
+            progress.update(task, completed=report.documents, rate=f"{rate:,.0f} documents/s")
+
+        return collection.ingest(documents, progress=advance)
+
+
+def search(
+    context: typer.Context,
+    collection: Name,
+    query: str,
+    k: Annotated[int, typer.Option("-k", help="hits returned, 1..10,000")] = 10,
+    alpha: Annotated[
+        float | None, typer.Option(help="weight of the dense leg, 0..1; 0 lexical only, 1 dense only")
+    ] = None,
+    fusion: Annotated[str | None, typer.Option(help="weighted or rrf")] = None,
+    lexical: Annotated[str | None, typer.Option(help="ts_rank_cd or ts_rank")] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", help="key=value (repeatable), a JSON object, or a jsonpath predicate starting with $"
+        ),
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(help="rows taken from each leg")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="show both legs in a table")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search a collection."""
+    with state_of(context).client() as client:
+        hits = client.collection(collection).search(
+            query,
+            k=k,
+            alpha=alpha,
+            fusion=cast("Any", fusion),
+            lexical=cast("Any", lexical),
+            filter=parse_filters(filters or []),
+            candidates=candidates,
+            highlight=("<b>", "</b>") if as_json else MARKS,
+        )
+    if as_json:
+        print_json(hits)
+    else:
+        print_hits(hits, explain=explain)
+
+
+def parse_filters(given: list[str]) -> Filter | None:
+    """Return the filter of the --filter options: pairs are joined with AND.
+
+    Raises:
+        InvalidInput: neither a pair, nor a JSON object, nor a jsonpath predicate.
+    """
+    if len(given) == 1 and given[0].lstrip().startswith("$"):
+        return given[0]
+    together: dict[str, Any] = {}
+    for text in given:
+        if text.lstrip().startswith("{"):
+            try:
+                together.update(json.loads(text))
+            except json.JSONDecodeError as error:
+                raise InvalidInput(f"--filter {text!r} is not JSON: {error.msg}") from error
+            continue
+        key, equals, value = text.partition("=")
+        if not equals or not key or text.lstrip().startswith("$"):
+            raise InvalidInput(
+                f"--filter {text!r} is not key=value, a JSON object, or one jsonpath predicate"
+            )
+        try:
+            together[key] = json.loads(value)
+        except json.JSONDecodeError:
+            together[key] = value
+    return together or None
+
+
+def get(context: typer.Context, collection: Name, id: str, as_json: Json = False) -> None:  # noqa: A002
+    """Print a document."""
+    with state_of(context).client() as client:
+        found = client.collection(collection).get(id)
+    if found is None:
+        complain(f"collection {collection!r} holds no document {id!r}")
+        raise typer.Exit(3)
+    if as_json:
+        print_json(found)
+        return
+    out.print(f"id        {found.id}", markup=False, soft_wrap=True)
+    out.print(f"title     {found.title}", markup=False, soft_wrap=True)
+    out.print(f"language  {found.language}", markup=False, soft_wrap=True)
+    out.print(
+        f"metadata  {json.dumps(dict(found.metadata), ensure_ascii=False)}", markup=False, soft_wrap=True
+    )
+    out.print()
+    out.print(found.text, markup=False, soft_wrap=True)
+
+
+def delete(
+    context: typer.Context, collection: Name, ids: Annotated[list[str], typer.Argument(metavar="ID…")]
+) -> None:
+    """Delete documents; exit code 3 if one of them was not there."""
+    with state_of(context).client() as client:
+        deleted = client.collection(collection).delete(ids)
+    typer.echo(f"deleted {deleted} of {len(set(ids))}")
+    if deleted < len(set(ids)):
+        raise typer.Exit(3)

@@ -1,0 +1,99 @@
+"""``pgseek``: the commands put together, and errors turned into one line and an exit code.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage or a value out of its range; 3 no such collection or
+document; 4 done, but some documents were rejected; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from pgseek import __version__
+from pgseek.cli import collections, db, demo, doctor, documents, queue, server
+from pgseek.cli.output import complain
+from pgseek.cli.state import State
+from pgseek.errors import CollectionNotFound, InvalidInput, PgseekError
+
+app = typer.Typer(
+    name="pgseek",
+    help="Hybrid search on PostgreSQL: documents in, ranked answers out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 some documents rejected.",
+)
+app.add_typer(server.app, name="server")
+app.add_typer(db.app, name="db")
+app.add_typer(collections.app, name="collections")
+app.add_typer(queue.app, name="queue")
+documents.register(app)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pgseek {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def settings(
+    context: typer.Context,
+    dsn: Annotated[
+        str | None,
+        typer.Option(help="PostgreSQL connection string; better in PGSEEK_DSN, where ps cannot see it"),
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="data directory of the embedded server")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Hybrid search on PostgreSQL: documents in, ranked answers out.
+
+    Without --dsn and PGSEEK_DSN the embedded PostgreSQL is used, and started if need be.
+    """
+    if dsn is not None and data_dir is not None:
+        raise InvalidInput("--dsn and --data-dir exclude each other: the latter is the embedded server's")
+    context.obj = State(dsn, data_dir, debug)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    debug = "--debug" in sys.argv
+    sys.exit(_run(debug))
+
+
+def _run(debug: bool) -> int:
+    try:
+        code = app(standalone_mode=False)
+    except PgseekError as error:
+        if debug:
+            raise
+        complain(str(error))
+        code = 3 if isinstance(error, CollectionNotFound) else 2 if isinstance(error, InvalidInput) else 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        complain("interrupted; running the same command again goes on where it stopped")
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if debug:
+            raise
+        complain(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
+        code = 1
+    return code if isinstance(code, int) else 0

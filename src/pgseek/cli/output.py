@@ -1,0 +1,116 @@
+"""How results look: tables and colours for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from pgseek.types import Hit, IngestReport
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+# Control characters cannot be typed, so they cannot be confused with the text around them.
+MARKS = ("\x02", "\x03")
+
+
+def complain(message: str) -> None:
+    """Print one line about an error to standard error."""
+    one_line = " ".join(message.split())
+    err.print(f"[bold red]error:[/] {escape(one_line)}", soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; dataclasses become objects, other values text."""
+    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """Return an empty table in the house style."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column)
+    return made
+
+
+def marked(snippet: str) -> Text:
+    """Return a snippet with the words between `MARKS` emphasised."""
+    text = Text()
+    parts = " ".join(snippet.split()).replace(MARKS[1], MARKS[0]).split(MARKS[0])
+    for number, part in enumerate(parts):
+        text.append(part, "bold yellow" if number % 2 else "")
+    return text
+
+
+def leg(score: float | None, rank: int | None) -> str:
+    """Return a leg's raw score and rank, ``-`` where it has none."""
+    shown = "-" if score is None else f"{score:.3f}"
+    return f"{shown} #{rank}" if rank is not None else f"{shown} -"
+
+
+def print_hits(hits: list[Hit], *, explain: bool = False) -> None:
+    """Print hits with score, both legs and snippet; with ``explain`` as a table."""
+    if not hits:
+        err.print("no hits")
+        return
+    if hits[0].degraded:
+        err.print(f"[yellow]note:[/] {escape(hits[0].degraded)}", soft_wrap=True)
+    if explain:
+        made = table("rank", "id", "chunk", "score", "dense", "rank", "lexical", "rank")
+        for hit in hits:
+            made.add_row(
+                str(hit.rank),
+                escape(hit.id),
+                str(hit.ordinal),
+                f"{hit.score:.4f}",
+                "-" if hit.dense_score is None else f"{hit.dense_score:.4f}",
+                str(hit.dense_rank or "-"),
+                "-" if hit.lexical_score is None else f"{hit.lexical_score:.4f}",
+                str(hit.lexical_rank or "-"),
+            )
+        out.print(made)
+        return
+    for hit in hits:
+        out.print(
+            f"{hit.rank:>3}. [bold]{escape(hit.id)}[/]  score {hit.score:.3f}  [dim]dense "
+            f"{leg(hit.dense_score, hit.dense_rank)}  lexical {leg(hit.lexical_score, hit.lexical_rank)}[/]",
+            soft_wrap=True,
+        )
+        out.print(Text("     ") + marked(hit.snippet or hit.text[:200]), soft_wrap=True)
+
+
+def print_report(report: IngestReport, shown: int = 10) -> None:
+    """Print the counts of an ingest and its first rejections."""
+    rate = report.documents / report.seconds if report.seconds > 0 else 0.0
+    out.print(
+        f"{report.documents:,} documents in {report.seconds:.1f} s ({rate:,.0f}/s): {report.new:,} new, "
+        f"{report.changed:,} changed, {report.metadata_changed:,} with other metadata, "
+        f"{report.unchanged:,} unchanged, {len(report.rejected):,} rejected; "
+        f"{report.chunks:,} chunks written, {report.embedded:,} texts embedded, "
+        f"{report.cached:,} from the cache",
+        soft_wrap=True,
+    )
+    for rejection in report.rejected[:shown]:
+        place = f"{rejection.source}:{rejection.position}" if rejection.source else f"#{rejection.position}"
+        known = f" (id {rejection.id!r})" if rejection.id is not None else ""
+        err.print(f"[yellow]rejected[/] {escape(place + known + ': ' + rejection.reason)}", soft_wrap=True)
+    if len(report.rejected) > shown:
+        err.print(f"[yellow]rejected[/] and {len(report.rejected) - shown:,} more", soft_wrap=True)

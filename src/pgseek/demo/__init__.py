@@ -1,0 +1,1 @@
+"""The demo: the documentation strings of the running interpreter's standard library, searched."""

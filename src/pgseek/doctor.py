@@ -1,0 +1,93 @@
+"""Diagnosis: what stands between the user and a working, well-running search."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from pgseek.collections import INDEX_FROM
+from pgseek.config import Settings
+from pgseek.db.connection import (
+    check_schema,
+    check_server,
+    connect,
+    describe_dsn,
+    server_state,
+    translate,
+)
+from pgseek.db.session import resolve_dsn
+from pgseek.embedders.base import checked_query
+from pgseek.embedders.registry import create_embedder
+from pgseek.errors import PgseekError
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding; ``problem`` says what to do when ``ok`` is false."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def diagnose(dsn: str | None, settings: Settings) -> list[Check]:
+    """Return the checks in the order they depend on each other; it stops where the next cannot run."""
+    checks = [Check("python", True, platform.python_version()), _embedder(settings)]
+    try:
+        found = resolve_dsn(dsn, None, settings)
+        with connect(found, settings.connect_timeout) as connection:
+            checks.append(Check("server", True, describe_dsn(found)))
+            state = server_state(connection)
+            check_server(state)
+            checks.append(Check("postgresql", True, state.server_name))
+            version = state.vector_version or f"{state.vector_available} (available)"
+            checks.append(Check("pgvector", True, version))
+            check_schema(state)
+            checks.append(Check("schema", True, f"revision {state.revision}"))
+            checks += _collections(connection)
+    except PgseekError as error:
+        names = ("server", "postgresql", "pgvector", "schema", "collections")
+        failed = next(name for name in names if name not in {check.name for check in checks})
+        checks.append(Check(failed, False, str(error)))
+    except psycopg.Error as error:
+        checks.append(Check("collections", False, str(translate(error))))
+    return checks
+
+
+def _embedder(settings: Settings) -> Check:
+    try:
+        embedder = create_embedder(settings.embedder)
+        if embedder.identity.provider == "wordllama":
+            # The others may cost money or take minutes to load.
+            checked_query(embedder, "a test")
+    except PgseekError as error:
+        return Check("default embedder", False, str(error))
+    return Check("default embedder", True, embedder.model_id)
+
+
+def _collections(connection: psycopg.Connection[dict[str, object]]) -> list[Check]:
+    rows = connection.execute(
+        "SELECT c.name, s.space_id, to_regclass(format('pgseek.embeddings_%s_hnsw', s.space_id))"
+        " IS NOT NULL AS indexed, (SELECT count(*) FROM pgseek.ingest_queue q"
+        " WHERE q.collection_id = c.collection_id) AS queued"
+        " FROM pgseek.collections c JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id"
+        " ORDER BY c.name"
+    ).fetchall()
+    checks = [Check("collections", True, str(len(rows)))]
+    for row in rows:
+        table = Identifier("pgseek", f"embeddings_{row['space_id']}")
+        counted = connection.execute(
+            SQL("SELECT count(*) AS rows FROM (SELECT FROM {} LIMIT %s) AS head").format(table), [INDEX_FROM]
+        ).fetchone()
+        problems = []
+        if counted and counted["rows"] == INDEX_FROM and not row["indexed"]:
+            problems.append("no HNSW index, searches scan every vector; ingest as the tables' owner")
+        if row["queued"]:
+            problems.append(
+                f"{row['queued']} documents wait for embeddings; pgseek queue drain {row['name']}"
+            )
+        checks.append(Check(f"collection {row['name']}", not problems, "; ".join(problems) or "ready"))
+    return checks
