@@ -11,9 +11,8 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from pgseek import __version__
@@ -21,6 +20,9 @@ from pgseek.cli import collections, db, demo, doctor, documents, queue, server
 from pgseek.cli.output import complain
 from pgseek.cli.state import State
 from pgseek.errors import CollectionNotFound, InvalidInput, PgseekError
+
+# Older Typers raise click's usage errors, newer ones their own; this is the base of either.
+UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="pgseek",
@@ -81,10 +83,11 @@ def _run(debug: bool) -> int:
             raise
         complain(str(error))
         code = 3 if isinstance(error, CollectionNotFound) else 2 if isinstance(error, InvalidInput) else 1
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "pgseek"
+        complain(f"{error.format_message()}; see {where} --help")
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
         complain("interrupted; running the same command again goes on where it stopped")
         code = 130
     except BrokenPipeError:

@@ -1,0 +1,101 @@
+"""One real server for the whole run, one migrated template, and a database of its own per test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pgseek import Client
+from pgseek.db import embedded, schema
+from pgseek.db.connection import connect
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside():
+    """Tests choose their database themselves; the developer's own is never touched."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("PGSEEK_") and name != "PGSEEK_TEST_DSN"]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def server_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The DSN of a superuser's database on the test server: PGSEEK_TEST_DSN, or the embedded server."""
+    given = os.environ.get("PGSEEK_TEST_DSN")
+    if given:
+        yield given
+        return
+    data_dir = tmp_path_factory.mktemp("server") / "data"
+    dsn = embedded.start(data_dir)
+    with connect(dsn) as connection:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
+    yield dsn
+    embedded.stop(data_dir)
+
+
+@pytest.fixture(scope="session")
+def template(server_dsn: str) -> Iterator[str]:
+    """The name of a migrated database without data."""
+    name = f"pgseek_template_{os.getpid()}"
+    create_database(server_dsn, name)
+    schema.upgrade(make_conninfo(server_dsn, dbname=name))
+    yield name
+    drop_database(server_dsn, name)
+
+
+@pytest.fixture
+def empty_dsn(server_dsn: str) -> Iterator[str]:
+    """The DSN of a new database that holds nothing at all."""
+    name = f"pgseek_test_{os.getpid()}_{next(_numbers)}"
+    create_database(server_dsn, name)
+    yield make_conninfo(server_dsn, dbname=name)
+    drop_database(server_dsn, name)
+
+
+@pytest.fixture
+def dsn(server_dsn: str, template: str) -> Iterator[str]:
+    """The DSN of a new, migrated database."""
+    name = f"pgseek_test_{os.getpid()}_{next(_numbers)}"
+    create_database(server_dsn, name, template)
+    yield make_conninfo(server_dsn, dbname=name)
+    drop_database(server_dsn, name)
+
+
+@pytest.fixture
+def client(dsn: str) -> Iterator[Client]:
+    """A client of a database of its own."""
+    with Client(dsn) as made:
+        yield made
+
+
+def create_database(server_dsn: str, name: str, template: str | None = None) -> None:
+    """Create a database; without a template in UTF-8 with a locale that knows letters."""
+    with connect(server_dsn) as connection:
+        version = connection.info.server_version
+        locale = "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'" if version >= 170000 else ""
+        source = f"TEMPLATE {template}" if template else f"TEMPLATE template0 ENCODING 'UTF8' {locale}"
+        connection.execute(f"CREATE DATABASE {name} {source}")
+
+
+def drop_database(server_dsn: str, name: str) -> None:
+    """Drop a database, whoever is still connected."""
+    with connect(server_dsn) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path | None:
+    """The folder of the judged test collections beside the checkout, None where there is none."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    return folder if folder.is_dir() else None
