@@ -83,7 +83,9 @@ def create_database(server_dsn: str, name: str, template: str | None = None) -> 
     """Create a database; without a template in UTF-8 with a locale that knows letters."""
     with connect(server_dsn) as connection:
         version = connection.info.server_version
-        locale = "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'" if version >= 170000 else ""
+        locale = (
+            "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C.UTF-8'" if version >= 170000 else ""
+        )
         source = f"TEMPLATE {template}" if template else f"TEMPLATE template0 ENCODING 'UTF8' {locale}"
         connection.execute(f"CREATE DATABASE {name} {source}")
 

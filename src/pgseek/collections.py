@@ -28,6 +28,8 @@ from pgseek.types import (
 
 # Below this many rows an exact scan is both faster and better than an approximate index.
 INDEX_FROM = 1000
+# "pgse" in bytes: the class of the advisory locks under which indexes are built.
+INDEX_LOCK = 0x70677365
 
 _INFO = """
 SELECT c.collection_id, c.name, c.language, c.settings,
@@ -264,6 +266,8 @@ def ensure_index(info: CollectionInfo) -> Script[bool]:
         return False
 
     def build() -> Script[None]:
+        # IF NOT EXISTS alone does not save two builders that begin together: they take turns.
+        yield from fetch("SELECT pg_advisory_xact_lock(%s, %s)", [INDEX_LOCK, info.space_id])
         yield from vector_on_path()
         # The graph is built in memory: the vectors, and about 300 bytes a row of links at m = 16.
         yield from fetch(

@@ -2,7 +2,7 @@
 --             nobody wrote would empty the leg.
 -- Arguments:  languages  configurations of the collection; the query is parsed with each
 --             query      plain text; quotes and operators have no meaning here
--- Returns:    lexemes in alphabetical order joined by |; an empty tsquery if no lexeme is left.
+-- Returns:    lexemes in alphabetical order joined by |; NULL if no lexeme is left.
 -- Volatility: immutable in the sense of lexemes().
 CREATE OR REPLACE FUNCTION pgseek.lexical_query(languages text[], query text)
 RETURNS tsquery
@@ -17,6 +17,6 @@ BEGIN
       INTO quoted
       FROM unnest(languages) AS configuration (name),
            unnest(to_tsvector(configuration.name::regconfig, query)) AS word;
-    RETURN coalesce(quoted, '')::tsquery;
+    RETURN quoted::tsquery;
 END
 $function$;

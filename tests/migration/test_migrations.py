@@ -1,0 +1,220 @@
+"""Migrations: the catalogue at head, up and down, the frozen SQL, and other people's schemas."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Column, Integer, MetaData, Table
+from support import CORPUS, CountingEmbedder, rows
+
+from pgseek import Client, InvalidInput
+from pgseek.db import revisions, schema
+from pgseek.db.connection import connect
+from pgseek.db.sqltext import FUNCTIONS, function_sql
+
+SQL = Path(__file__).parents[2] / "src" / "pgseek" / "db" / "sql"
+
+CATALOGUE = {
+    "functions": "SELECT p.oid::regprocedure::text AS name, pg_get_functiondef(p.oid) AS definition"
+    " FROM pg_proc p WHERE pronamespace = 'pgseek'::regnamespace ORDER BY 1",
+    "columns": "SELECT table_name, column_name, ordinal_position, data_type, udt_name, is_nullable, column_default,"
+    " generation_expression, identity_generation FROM information_schema.columns"
+    " WHERE table_schema = 'pgseek' ORDER BY 1, 3",
+    "constraints": "SELECT conrelid::regclass::text AS table, conname, pg_get_constraintdef(oid) AS definition"
+    " FROM pg_constraint WHERE connamespace = 'pgseek'::regnamespace ORDER BY 1, 2",
+    "indexes": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'pgseek' ORDER BY 1",
+    "triggers": "SELECT tgrelid::regclass::text AS table, tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2",
+}
+
+
+def catalogue(dsn):
+    return {name: rows(dsn, statement) for name, statement in CATALOGUE.items()}
+
+
+def scripts():
+    config = Config()
+    config.set_main_option("script_location", str(schema.migrations_path()))
+    return ScriptDirectory.from_config(config)
+
+
+def test_the_known_revisions_are_the_scripts():
+    walked = [script.revision for script in scripts().walk_revisions()]
+    assert tuple(reversed(walked)) == revisions.KNOWN
+    assert scripts().get_current_head() == revisions.HEAD
+
+
+def test_up_down_up_leaves_the_catalogue_equal(empty_dsn):
+    schema.upgrade(empty_dsn)
+    first = catalogue(empty_dsn)
+    assert len(first["functions"]) == len(FUNCTIONS)
+    with Client(empty_dsn) as client:
+        client.create_collection("docs", embedder=CountingEmbedder()).ingest(CORPUS)
+    assert schema.downgrade(empty_dsn, "base") is None
+    left = rows(
+        empty_dsn,
+        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('pgseek')"
+        " UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = to_regnamespace('pgseek')",
+    )
+    assert left == []
+    assert rows(empty_dsn, "SELECT to_regnamespace('pgseek') AS schema") == [{"schema": None}]
+    schema.upgrade(empty_dsn)
+    assert catalogue(empty_dsn) == first
+
+
+def test_every_step_down_and_up_restores_the_catalogue(empty_dsn):
+    for revision in revisions.KNOWN:
+        schema.upgrade(empty_dsn, revision)
+        before = catalogue(empty_dsn)
+        if revision != revisions.HEAD:
+            schema.upgrade(empty_dsn, "+1")
+            schema.downgrade(empty_dsn, "-1")
+            assert catalogue(empty_dsn) == before
+
+
+def test_the_database_at_head_is_what_the_models_say(dsn):
+    assert schema.check(dsn) == []
+
+
+def test_check_reports_a_difference(dsn):
+    rows(dsn, "ALTER TABLE pgseek.documents ADD COLUMN extra integer")
+    (difference,) = schema.check(dsn)
+    assert "extra" in difference
+
+
+def test_the_functions_at_head_are_the_files_at_head(dsn):
+    before = rows(dsn, CATALOGUE["functions"])
+    for name in FUNCTIONS:
+        rows(dsn, function_sql(name))
+    assert rows(dsn, CATALOGUE["functions"]) == before
+    assert {path.stem for path in SQL.glob("*.sql")} == set(FUNCTIONS)
+
+
+def test_every_file_at_head_is_the_newest_frozen_copy():
+    folders = sorted((schema.migrations_path() / "sql").iterdir(), reverse=True)
+    for name in FUNCTIONS:
+        newest = next(folder / f"{name}.sql" for folder in folders if (folder / f"{name}.sql").is_file())
+        assert newest.read_text() == (SQL / f"{name}.sql").read_text(), f"freeze {name}.sql in a new revision"
+
+
+def test_every_function_pins_its_search_path_and_is_plpgsql(dsn):
+    found = rows(
+        dsn,
+        "SELECT proname, l.lanname, proconfig, prosecdef FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang"
+        " WHERE pronamespace = 'pgseek'::regnamespace",
+    )
+    for function in found:
+        assert function["lanname"] == "plpgsql", function
+        assert function["proconfig"] == ["search_path=pg_catalog, pg_temp"], function
+        assert not function["prosecdef"], function
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_sql_file_tells_purpose_arguments_and_volatility(name):
+    text = (SQL / f"{name}.sql").read_text()
+    for part in ("-- Purpose:", "-- Arguments:", "-- Volatility:"):
+        assert part in text
+
+
+def test_rules_that_keep_the_tables_shardable(dsn):
+    keys = rows(
+        dsn,
+        "SELECT conrelid::regclass::text AS name, contype, pg_get_constraintdef(oid) AS definition FROM pg_constraint"
+        " WHERE conrelid::regclass::text IN ('pgseek.documents', 'pgseek.chunks') AND contype IN ('p', 'u')",
+    )
+    assert len(keys) == 2
+    assert all("collection_id" in key["definition"] and "document_id" in key["definition"] for key in keys)
+    assert rows(dsn, CATALOGUE["triggers"]) == []
+    for path in SQL.glob("*.sql"):
+        statement = path.read_text()
+        for update in re.findall(r"DO UPDATE SET[^;]*", statement):
+            assert "now()" not in update, path
+
+
+def test_no_column_stops_pg_upgrade(dsn):
+    # What pg_upgrade refuses: columns of these types hold identifiers of the old catalogue.
+    found = rows(
+        dsn,
+        "SELECT attrelid::regclass, attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+        " WHERE c.relnamespace = 'pgseek'::regnamespace AND c.relkind IN ('r', 'p') AND atttypid::regtype::text ="
+        " ANY ('{regcollation,regconfig,regdictionary,regnamespace,regoper,regoperator,regproc,regprocedure}')",
+    )
+    assert found == []
+
+
+def test_upgrades_at_once_take_turns(empty_dsn):
+    command = [sys.executable, "-m", "pgseek", "--dsn", empty_dsn, "db", "upgrade"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(schema.upgrade(empty_dsn))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [revisions.HEAD] * 2
+    printed = [process.communicate()[0] for process in processes]
+    assert printed == [f"the schema is at revision {revisions.HEAD}\n"] * 2
+
+
+def test_pgvector_in_another_schema(empty_dsn):
+    rows(empty_dsn, 'CREATE SCHEMA "Ext Schema"')
+    rows(empty_dsn, 'CREATE EXTENSION vector SCHEMA "Ext Schema"')
+    schema.upgrade(empty_dsn)
+    with Client(empty_dsn) as client:
+        docs = client.create_collection("docs", embedder=CountingEmbedder())
+        docs.ingest([{"id": str(n), "text": f"text {n}"} for n in range(1001)])
+        assert docs.search("text 7", query_embedding=[1] * 8)
+        assert docs.search("text 7")
+    assert schema.downgrade(empty_dsn, "base") is None
+
+
+def test_the_wrong_search_path_changes_nothing(dsn):
+    with Client(dsn) as client:
+        client.create_collection("docs").ingest(CORPUS)
+        expected = [hit.id for hit in client.collection("docs").search("cache a function")]
+    with connect(dsn) as connection:
+        connection.execute("CREATE SCHEMA trap")
+        connection.execute(
+            "CREATE FUNCTION trap.sha256(bytea) RETURNS bytea LANGUAGE sql AS $$ SELECT ''::bytea $$"
+        )
+        connection.execute("CREATE TABLE trap.chunks (x int)")
+        connection.execute("SET search_path = trap")
+        found = connection.execute("SELECT * FROM pgseek.search('docs', 'cache a function')").fetchall()
+    assert [row["external_id"] for row in found] == expected
+
+
+def test_a_users_own_autogenerate_sees_nothing_of_ours(dsn):
+    with Client(dsn) as client:
+        client.create_collection("docs", embedder=CountingEmbedder()).ingest(CORPUS)
+    own = MetaData()
+    Table("users_table", own, Column("id", Integer, primary_key=True))
+    rows(dsn, "CREATE TABLE users_table (id serial PRIMARY KEY)")
+    with schema.engine_for(dsn).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), own) == []
+
+
+def test_an_unknown_revision_is_named(dsn):
+    with pytest.raises(InvalidInput, match="0001"):
+        schema.upgrade(dsn, "nonsense")
+    with pytest.raises(InvalidInput, match="0001"):
+        schema.downgrade(dsn, "nonsense")
+
+
+def test_the_revision_as_sql_can_be_reviewed(capsys):
+    from alembic import command
+
+    config = Config()
+    config.set_main_option("script_location", str(schema.migrations_path()))
+    command.upgrade(config, "head", sql=True)
+    printed = capsys.readouterr().out
+    assert "CREATE TABLE pgseek.documents" in printed
+    assert "CREATE OR REPLACE FUNCTION pgseek.search(" in printed
+    assert "@vector@" not in printed
