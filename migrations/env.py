@@ -6,8 +6,9 @@ from alembic import context
 from sqlalchemy import text
 
 from pgseek.config import Settings
-from pgseek.db.models import SCHEMA, metadata
+from pgseek.db.models import metadata
 from pgseek.db.schema import VERSION_TABLE, engine_for, is_ours
+from pgseek.db.storage import SCHEMA
 
 # "pgseek" in bytes: two `db upgrade` at once take turns.
 LOCK = 0x706773656B

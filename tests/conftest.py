@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,13 +30,32 @@ def _no_settings_from_outside():
 
 
 @pytest.fixture(scope="session")
-def server_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_folder() -> Iterator[Path]:
+    """A folder for data of servers. Not pytest's own: run as root, the server is another user, and the
+    next pytest on the machine would close that folder to it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="pgseek-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def data_dir(server_folder: Path) -> Iterator[Path]:
+    """A data directory for an embedded server of the test's own; stopped afterwards."""
+    folder = server_folder / f"data{next(_numbers)}"
+    yield folder
+    embedded.stop(folder)
+
+
+@pytest.fixture(scope="session")
+def server_dsn(server_folder: Path) -> Iterator[str]:
     """The DSN of a superuser's database on the test server: PGSEEK_TEST_DSN, or the embedded server."""
     given = os.environ.get("PGSEEK_TEST_DSN")
     if given:
         yield given
         return
-    data_dir = tmp_path_factory.mktemp("server") / "data"
+    data_dir = server_folder / "data"
     dsn = embedded.start(data_dir)
     with connect(dsn) as connection:
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):

@@ -147,6 +147,7 @@ class AsyncCollection:
         self._client = client
         self._info = info
         self._embedder = embedder
+        self._lock = asyncio.Lock()
 
     @property
     def name(self) -> str:
@@ -236,9 +237,13 @@ class AsyncCollection:
         return await self._client._run(queue_scripts.drain(self._info, await self._own_embedder(), progress))
 
     async def _own_embedder(self) -> Embedder:
-        if self._embedder is None:
-            self._embedder = await asyncio.to_thread(collection_scripts.matching_embedder, self._info, None)
-        return self._embedder
+        # Loading a model may take seconds: searches that begin together wait for one load.
+        async with self._lock:
+            if self._embedder is None:
+                self._embedder = await asyncio.to_thread(
+                    collection_scripts.matching_embedder, self._info, None
+                )
+            return self._embedder
 
 
 class AsyncRunner:

@@ -144,6 +144,7 @@ class Collection:
         self._client = client
         self._info = info
         self._embedder = embedder
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -233,9 +234,11 @@ class Collection:
         return self._client._run(queue_scripts.drain(self._info, self._own_embedder(), progress))
 
     def _own_embedder(self) -> Embedder:
-        if self._embedder is None:
-            self._embedder = collection_scripts.matching_embedder(self._info, None)
-        return self._embedder
+        # Loading a model may take seconds: searches that begin together wait for one load.
+        with self._lock:
+            if self._embedder is None:
+                self._embedder = collection_scripts.matching_embedder(self._info, None)
+            return self._embedder
 
 
 class Runner:

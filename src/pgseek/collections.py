@@ -8,11 +8,9 @@ from typing import Any
 
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from pgseek.chunking import DEFAULT_SIZE, check_chunking
-from pgseek.db.models import embedding_index, embedding_table, storage_for
+from pgseek.db.storage import storage_for
 from pgseek.embedders.base import Embedder, identity_hash
 from pgseek.embedders.registry import create_embedder, embedder_for
 from pgseek.errors import CollectionExists, CollectionNotFound, InvalidInput, SpaceMismatch
@@ -116,7 +114,10 @@ def create(
             [space_id, collection_id],
         )
         yield from vector_on_path()
-        yield from fetch(_ddl(CreateTable(embedding_table(space_id, identity.dimensions, storage))))
+        from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
+
+        ddl: Any = models.create_table_ddl(space_id, identity.dimensions, storage)
+        yield from fetch(ddl)
         return True
 
     created = yield from transact(write)
@@ -252,15 +253,15 @@ def ensure_index(info: CollectionInfo) -> Script[bool]:
     """
     dimensions = info.identity.dimensions
     storage = storage_for(dimensions)
-    table = embedding_table(info.space_id, dimensions, storage)
-    name = Identifier("pgseek", table.name)
+    table = f"embeddings_{info.space_id}"
+    name = Identifier("pgseek", table)
     state = yield from fetch_one(
         SQL(
             "SELECT (SELECT count(*) FROM (SELECT FROM {} LIMIT %s) AS head) AS rows,"
             " to_regclass(%s) IS NOT NULL AS built,"
             " (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)) AS owned"
         ).format(name),
-        [INDEX_FROM, f"pgseek.{table.name}_hnsw", f"pgseek.{table.name}"],
+        [INDEX_FROM, f"pgseek.{table}_hnsw", f"pgseek.{table}"],
     )
     if state is None or state["built"] or state["rows"] < INDEX_FROM or not state["owned"]:
         return False
@@ -278,7 +279,10 @@ def ensure_index(info: CollectionInfo) -> Script[bool]:
             ).format(name),
             [dimensions],
         )
-        yield from fetch(_ddl(CreateIndex(embedding_index(table, storage), if_not_exists=True)))
+        from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
+
+        ddl: Any = models.create_index_ddl(info.space_id, dimensions, storage)
+        yield from fetch(ddl)
 
     yield from transact(build)
     return True
@@ -312,12 +316,6 @@ def languages() -> Script[Languages]:
     """Return the server's text-search configurations."""
     rows = yield from fetch(_LANGUAGES)
     return Languages([row["name"] for row in rows])
-
-
-def _ddl(element: ExecutableDDLElement) -> SQL:
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    text: Any = str(element.compile(dialect=dialect))
-    return SQL(text)
 
 
 def _info(row: Mapping[str, Any]) -> CollectionInfo:

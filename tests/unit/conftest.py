@@ -58,6 +58,9 @@ class OpenAIService(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
         self.key = KEY
+        self.reset()
+
+    def reset(self) -> None:
         self.faults: list[tuple[int, dict[str, str], str]] = []
         self.rearrange: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
         self.bodies: list[dict[str, Any]] = []
@@ -111,11 +114,11 @@ def _vector(text: str, dimensions: int) -> list[float]:
     return [float(x) for x in vector / np.linalg.norm(vector)]
 
 
-@pytest.fixture
-def openai_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIService]:
-    """A service of its own, reachable whatever proxy the machine is behind."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with OpenAIService() as service:
+@pytest.fixture(scope="session")
+def _openai_service() -> Iterator[OpenAIService]:
+    with pytest.MonkeyPatch.context() as patch, OpenAIService() as service:
+        # Reachable whatever proxy the machine is behind.
+        patch.setenv("NO_PROXY", "127.0.0.1")
         thread = threading.Thread(target=service.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield service
@@ -124,7 +127,19 @@ def openai_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIService]:
 
 
 @pytest.fixture
-def openai_client(openai_service: OpenAIService) -> Iterator[openai.OpenAI]:
-    """The real client, pointed at the local service."""
-    with openai.OpenAI(api_key=KEY, base_url=openai_service.url) as client:
+def openai_service(_openai_service: OpenAIService) -> OpenAIService:
+    """The service, as if nobody had asked it before."""
+    _openai_service.reset()
+    return _openai_service
+
+
+@pytest.fixture(scope="session")
+def _openai_client(_openai_service: OpenAIService) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(api_key=KEY, base_url=_openai_service.url) as client:
         yield client
+
+
+@pytest.fixture
+def openai_client(_openai_client: openai.OpenAI, openai_service: OpenAIService) -> openai.OpenAI:
+    """The real client, pointed at the local service."""
+    return _openai_client

@@ -347,7 +347,7 @@ def test_a_given_format_overrides_the_ending(write):
 
 
 def test_an_unknown_format_is_told_the_known_ones():
-    with pytest.raises(InvalidInput, match="format is 'xml'.*text, markdown, jsonl, csv"):
+    with pytest.raises(InvalidInput, match=r"format is 'xml'.*text, markdown, jsonl, csv"):
         read_sources(["-"], "xml")
 
 
@@ -357,7 +357,7 @@ def test_a_missing_path_is_an_error_before_anything_is_read(write, tmp_path):
             raise AssertionError("standard input was read")
 
     missing = tmp_path / "missing.txt"
-    with pytest.raises(InvalidInput, match="there is no file .*missing.txt"):
+    with pytest.raises(InvalidInput, match=r"there is no file .*missing\.txt"):
         read_sources(["-", write("a.txt", "x"), str(missing)], "text", Untouched())
 
 

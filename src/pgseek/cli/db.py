@@ -9,7 +9,7 @@ import typer
 
 from pgseek.cli.output import print_json
 from pgseek.cli.state import state_of
-from pgseek.db import schema
+from pgseek.db.revisions import HEAD
 from pgseek.errors import InvalidInput, SchemaError
 
 app = typer.Typer(help="The database schema and its migrations.", no_args_is_help=True)
@@ -19,6 +19,8 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 @app.command()
 def upgrade(context: typer.Context, revision: str = typer.Argument("head")) -> None:
     """Migrate forward, to the newest revision by default."""
+    from pgseek.db import schema  # noqa: PLC0415 (Alembic takes a while to load)
+
     reached = schema.upgrade(state_of(context).resolved_dsn(migrate=False), revision)
     typer.echo(f"the schema is at revision {reached}")
 
@@ -34,6 +36,8 @@ def downgrade(
         if not sys.stdin.isatty():
             raise InvalidInput("db downgrade deletes data; say --yes to confirm")
         typer.confirm(f"Go back to {revision}, deleting what later revisions store?", abort=True)
+    from pgseek.db import schema  # noqa: PLC0415 (Alembic takes a while to load)
+
     left = schema.downgrade(state_of(context).resolved_dsn(migrate=False), revision)
     typer.echo(f"the schema is at revision {left}" if left else "the schema was removed")
 
@@ -41,22 +45,26 @@ def downgrade(
 @app.command()
 def current(context: typer.Context, as_json: Json = False) -> None:
     """Print the revision of the database, and the one this pgseek needs."""
+    from pgseek.db import schema  # noqa: PLC0415 (Alembic takes a while to load)
+
     found = schema.current(state_of(context).resolved_dsn(migrate=False))
     if as_json:
-        print_json({"revision": found, "head": schema.HEAD})
+        print_json({"revision": found, "head": HEAD})
     else:
-        typer.echo(f"{found or 'none'} (this pgseek needs {schema.HEAD})")
+        typer.echo(f"{found or 'none'} (this pgseek needs {HEAD})")
 
 
 @app.command()
 def check(context: typer.Context, as_json: Json = False) -> None:
     """Compare the database with what this pgseek expects; fails if they differ."""
+    from pgseek.db import schema  # noqa: PLC0415 (Alembic takes a while to load)
+
     differences = schema.check(state_of(context).resolved_dsn(migrate=False))
     if as_json:
         print_json({"differences": differences})
     for difference in differences if not as_json else []:
         typer.echo(difference)
     if differences:
-        raise SchemaError(f"the schema differs in {len(differences)} places from revision {schema.HEAD}")
+        raise SchemaError(f"the schema differs in {len(differences)} places from revision {HEAD}")
     if not as_json:
-        typer.echo(f"the schema is what revision {schema.HEAD} says")
+        typer.echo(f"the schema is what revision {HEAD} says")

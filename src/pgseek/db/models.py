@@ -6,8 +6,6 @@ of its keys, so it can be sharded by either.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy import (
     ARRAY,
@@ -31,15 +29,12 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
-from pgseek.errors import InvalidInput
+from pgseek.db.storage import SCHEMA, Storage
 from pgseek.types import SpaceId
-
-SCHEMA = "pgseek"
-Storage = Literal["vector", "halfvec"]
-# What pgvector's HNSW can index per column type.
-MAX_DIMENSIONS: dict[Storage, int] = {"vector": 2000, "halfvec": 4000}
 
 metadata = MetaData(
     schema=SCHEMA,
@@ -180,20 +175,6 @@ ingest_queue = Table(
 )
 
 
-def storage_for(dimensions: int) -> Storage:
-    """Return the column type that HNSW can index at ``dimensions``.
-
-    Raises:
-        InvalidInput: ``dimensions`` is below 1 or above 4,000.
-    """
-    if not 1 <= dimensions <= MAX_DIMENSIONS["halfvec"]:
-        raise InvalidInput(
-            f"{dimensions} dimensions cannot be indexed: use 1 to {MAX_DIMENSIONS['halfvec']:,}; "
-            "many models give fewer through their dimensions argument"
-        )
-    return "vector" if dimensions <= MAX_DIMENSIONS["vector"] else "halfvec"
-
-
 def embedding_table(space_id: SpaceId, dimensions: int, storage: Storage) -> Table:
     """Return the table of one embedding space, with its own `MetaData`.
 
@@ -233,3 +214,19 @@ def embedding_index(table: Table, storage: Storage) -> Index:
         postgresql_using="hnsw",
         postgresql_ops={"embedding": f"{storage}_cosine_ops"},
     )
+
+
+def create_table_ddl(space_id: SpaceId, dimensions: int, storage: Storage) -> str:
+    """Return the CREATE TABLE of a space; pgvector's schema must be on the search path."""
+    return _ddl(CreateTable(embedding_table(space_id, dimensions, storage)))
+
+
+def create_index_ddl(space_id: SpaceId, dimensions: int, storage: Storage) -> str:
+    """Return the CREATE INDEX IF NOT EXISTS of a space; pgvector's schema must be on the search path."""
+    table = embedding_table(space_id, dimensions, storage)
+    return _ddl(CreateIndex(embedding_index(table, storage), if_not_exists=True))
+
+
+def _ddl(element: ExecutableDDLElement) -> str:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    return str(element.compile(dialect=dialect))

@@ -25,8 +25,9 @@ from pgseek.db.connection import (
     server_state,
     translate,
 )
-from pgseek.db.models import SCHEMA, metadata
+from pgseek.db.models import metadata
 from pgseek.db.revisions import HEAD, KNOWN, VERSION_TABLE
+from pgseek.db.storage import SCHEMA
 from pgseek.errors import ConfigurationError, InvalidInput, SchemaTooNew
 
 __all__ = [

@@ -7,6 +7,7 @@ models, whose licences apply to them: see https://github.com/dleemiller/WordLlam
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class WordLlamaEmbedder:
         self.identity = EmbedderIdentity("wordllama", MODEL, dimensions, normalized=True)
         self.model_id = str(self.identity)
         self._model: Any = None
+        self._loading = threading.Lock()
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors, float32 (n, d); a text without a known token gives zeros."""
@@ -55,9 +57,10 @@ class WordLlamaEmbedder:
         return vector
 
     def _load(self) -> Any:
-        if self._model is None:
-            self._model = _load(self.identity.dimensions)
-        return self._model
+        with self._loading:
+            if self._model is None:
+                self._model = _load(self.identity.dimensions)
+            return self._model
 
 
 def _load(dimensions: int) -> Any:

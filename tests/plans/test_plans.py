@@ -1,0 +1,140 @@
+"""EXPLAIN tests: at 20,000 chunks every leg walks its index, and nothing scans a table."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+import pytest
+from conftest import create_database, drop_database
+from psycopg.conninfo import make_conninfo
+from support import CountingEmbedder
+
+from pgseek import Client
+from pgseek.db import schema
+from pgseek.db.connection import connect
+
+ROWS = 20_000
+DIMENSIONS = 64
+QUERY = "word17 word4711"
+RARE = "needle"
+
+
+@pytest.fixture(scope="module")
+def filled(server_dsn):
+    """A database with 20,000 chunks in one collection, ingested as users do."""
+    name = f"pgseek_plans_{os.getpid()}"
+    create_database(server_dsn, name)
+    dsn = make_conninfo(server_dsn, dbname=name)
+    schema.upgrade(dsn)
+    rng = np.random.default_rng(3)
+    words = (rng.zipf(1.3, size=(ROWS, 12)) % 9000).tolist()
+    with Client(dsn) as client:
+        docs = client.create_collection("docs", embedder=CountingEmbedder(DIMENSIONS))
+        report = docs.ingest(
+            {
+                "id": str(n),
+                "text": " ".join(f"word{w}" for w in row) + (" needle" if n % 5000 == 0 else ""),
+                "metadata": {"percent": n % 100, "half": n % 2},
+            }
+            for n, row in enumerate(words)
+        )
+        assert report.new == ROWS
+    yield dsn
+    drop_database(server_dsn, name)
+
+
+def plans(dsn, call):
+    """Run ``call`` and return the plan of the statement that ranks, as text."""
+    seen = []
+    with connect(dsn) as connection:
+        connection.execute("LOAD 'auto_explain'")
+        for setting in (
+            "client_min_messages = log",
+            "auto_explain.log_min_duration = 0",
+            "auto_explain.log_nested_statements = on",
+            "auto_explain.log_analyze = on",
+        ):
+            connection.execute(f"SET {setting}")
+        connection.add_notice_handler(lambda notice: seen.append(notice.message_primary))
+        found = connection.execute(
+            call, {"v": "[" + ",".join(["0.1", "-0.2"] * (DIMENSIONS // 2)) + "]"}
+        ).fetchall()
+    (ranking,) = [plan for plan in seen if "WITH dense AS" in plan.split("Query Text:")[-1][:200]]
+    return ranking, found
+
+
+def search(options="", query=QUERY):
+    return f"SELECT * FROM pgseek.search('docs', '{query}', query_embedding => %(v)s::vector{options})"
+
+
+def test_a_hybrid_search_uses_hnsw_gin_and_primary_keys(filled):
+    plan, found = plans(filled, search())
+    assert len(found) == 10
+    assert "Index Scan using embeddings_1_hnsw on embeddings_1 e" in plan
+    assert "Bitmap Index Scan on chunks_lexemes_idx" in plan
+    for key in ("chunks_pkey", "embeddings_1_pkey", "documents_pkey"):
+        assert f"using {key}" in plan
+    assert "Seq Scan" not in plan
+    # The legs hand over what was asked for, not the table.
+    assert int(re.search(r"embeddings_1_hnsw .*?actual.*?rows=(\d+)", plan)[1]) == 100
+
+
+@pytest.mark.parametrize(
+    "options", [", alpha => 1", ", fusion => 'rrf'", ", k => 200", ", candidates => 200"]
+)
+def test_every_mode_with_a_dense_leg_uses_hnsw(filled, options):
+    plan, _ = plans(filled, search(options))
+    assert "Index Scan using embeddings_1_hnsw" in plan
+    assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize("lexical", ["ts_rank_cd", "ts_rank"])
+def test_the_lexical_leg_alone_uses_gin_and_leaves_the_vectors_alone(filled, lexical):
+    plan, _ = plans(filled, search(f", alpha => 0, lexical => '{lexical}'"))
+    assert "Bitmap Index Scan on chunks_lexemes_idx" in plan
+    assert "hnsw" not in plan
+    assert "Seq Scan" not in plan
+
+
+def test_a_rare_word_reads_its_rows_only(filled):
+    plan, found = plans(filled, search(", alpha => 0", RARE))
+    assert len(found) == ROWS // 5000
+    rows = re.search(r"Bitmap Index Scan on chunks_lexemes_idx.*?actual.*?rows=(\d+)", plan)
+    assert int(rows[1]) == ROWS // 5000
+
+
+def test_a_filter_that_keeps_one_percent_scans_the_few_exactly(filled):
+    plan, found = plans(filled, search(", filter => '$.percent == 7'"))
+    assert len(found) == 10
+    assert all(row["metadata"]["percent"] == 7 for row in found)
+    assert "documents_metadata_idx" in plan
+    assert "hnsw" not in plan
+
+
+def test_a_filter_that_keeps_half_walks_the_graph(filled, monkeypatch):
+    # Half of 20,000 is at the bound of the exact scan: two values keep more.
+    plan, found = plans(filled, search(", filter => '$.half == 0 || $.percent < 90'"))
+    assert len(found) == 10
+    assert "Index Scan using embeddings_1_hnsw" in plan
+
+
+def test_the_index_has_the_operator_class_of_the_metric(filled):
+    with connect(filled) as connection:
+        (index,) = connection.execute(
+            "SELECT indexdef FROM pg_indexes WHERE indexname = 'embeddings_1_hnsw'"
+        ).fetchall()
+    assert "USING hnsw (embedding vector_cosine_ops)" in index["indexdef"]
+
+
+def test_reading_and_deleting_use_the_primary_key(filled):
+    with connect(filled) as connection:
+        for statement in (
+            "SELECT body FROM pgseek.documents WHERE collection_id = 1 AND document_id = pgseek.document_id('5')",
+            "DELETE FROM pgseek.chunks WHERE collection_id = 1 AND document_id = ANY (ARRAY[pgseek.document_id('5')])",
+        ):
+            lines = connection.execute(f"EXPLAIN {statement}").fetchall()
+            plan = "\n".join(line["QUERY PLAN"] for line in lines)
+            assert "_pkey" in plan
+            assert "Seq Scan" not in plan
