@@ -35,9 +35,9 @@ def chunk_text(text: str, size: int = DEFAULT_SIZE, overlap: int = 0) -> list[Ch
 
 def check_chunking(size: int, overlap: int) -> None:
     """Raise `InvalidInput` unless ``size`` is in 1..100,000 and ``overlap`` in 0..size-1."""
-    if not isinstance(size, int) or not 1 <= size <= MAX_SIZE:
+    if type(size) is not int or not 1 <= size <= MAX_SIZE:
         raise InvalidInput(f"chunk size is {size!r}, but must be from 1 to {MAX_SIZE:,} characters")
-    if not isinstance(overlap, int) or not 0 <= overlap < size:
+    if type(overlap) is not int or not 0 <= overlap < size:
         raise InvalidInput(f"chunk overlap is {overlap!r}, but must be from 0 to below {size}")
 
 

@@ -304,8 +304,8 @@ class Languages:
 
     def canonical(self, language: str) -> str:
         """Return the stored name of a configuration, or raise `InvalidInput`."""
-        plain = language.removeprefix("pg_catalog.") if isinstance(language, str) else language
-        if plain in self._names:
+        plain = language.removeprefix("pg_catalog.") if isinstance(language, str) else None
+        if plain is not None and plain in self._names:
             return plain
         near = difflib.get_close_matches(str(plain), self._names, 1)
         hint = f"did you mean {near[0]!r}?" if near else "SELECT cfgname FROM pg_ts_config lists them"

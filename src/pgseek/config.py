@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import platformdirs
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pgseek.errors import ConfigurationError
@@ -31,6 +32,18 @@ class Settings(BaseSettings):
     embedder: str = "wordllama"
     pool_size: int = Field(default=10, ge=1, le=1000)
     connect_timeout: int = Field(default=5, ge=1, description="seconds")
+
+    def __init__(self, **given: Any) -> None:
+        """Read the environment. Raises `ConfigurationError`, naming the variable that is wrong."""
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            wrong = [
+                f"PGSEEK_{str(problem['loc'][0]).upper()} is {problem['input']!r}: {problem['msg']}"
+                for problem in error.errors()
+                if problem["loc"]
+            ]
+            raise ConfigurationError("; ".join(wrong) or str(error)) from None
 
     def require_dsn(self) -> str:
         """Return the DSN, or raise `ConfigurationError` when none is set."""

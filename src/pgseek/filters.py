@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pgseek.errors import InvalidInput
@@ -51,7 +51,7 @@ def _operation(path: str, key: str, name: str, value: Any) -> str:
     if name in _COMPARISONS:
         return f"{path} {_COMPARISONS[name]} {_literal(value, key)}"
     if name == "$in":
-        if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        if not isinstance(value, list | tuple) or not value:
             raise InvalidInput(f"$in on {key!r} needs a list with at least one value, not {value!r}")
         return "(" + " || ".join(f"{path} == {_literal(one, key)}" for one in value) + ")"
     if name == "$exists":
@@ -71,4 +71,9 @@ def _literal(value: Any, key: str) -> str:
     if isinstance(value, str) and ("\x00" in value or any("\ud800" <= c <= "\udfff" for c in value)):
         raise InvalidInput(f"filter on {key!r} holds a NUL byte or a lone surrogate in {value!r}")
     # ASCII output: characters beyond come as \\uXXXX pairs, which jsonpath reads as JSON does.
-    return json.dumps(value)
+    try:
+        return json.dumps(value)
+    except ValueError as error:
+        raise InvalidInput(
+            f"filter on {key!r} compares with a number that cannot be written: {error}"
+        ) from error

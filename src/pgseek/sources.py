@@ -12,6 +12,7 @@ import io
 import json
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -31,7 +32,8 @@ _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
 }
 _FIELDS = ("id", "_id", "text", "title", "metadata", "language")
-_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+_FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)(?:[ \t]+#+)?[ \t\r]*$", re.MULTILINE)
 # A cell may be as long as a document; csv's own limit is 128 KiB.
 csv.field_size_limit(2**31 - 1)
 
@@ -68,7 +70,7 @@ def _read(
         try:
             with _open(path) as stream:
                 yield from _records(stream, path.as_posix(), kind)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             yield Rejection(0, None, f"cannot be read: {error}", name)
 
 
@@ -118,7 +120,7 @@ def _whole(stream: IO[bytes], source: str, kind: Format) -> Located | Rejection:
         text = stream.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return Rejection(1, source, _not_utf8(error), source)
-    heading = _HEADING.search(text) if kind == "markdown" else None
+    heading = _HEADING.search(_FENCE.sub("", text)) if kind == "markdown" else None
     title = heading.group(1) if heading else Path(source).name
     record = {"id": source, "title": title, "text": text, "metadata": {"path": source, "format": kind}}
     return Located(record, 1, source)
@@ -133,10 +135,8 @@ def _json_lines(stream: IO[bytes], source: str) -> Iterator[Located | Rejection]
             record = json.loads(text)
         except UnicodeDecodeError as error:
             yield Rejection(number, None, _not_utf8(error), source)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-            place = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-            yield Rejection(number, None, f"line {number} is not JSON: {reason}{place}", source)
+        except (ValueError, RecursionError) as error:
+            yield Rejection(number, None, f"line {number} is not JSON: {_json_reason(error)}", source)
         else:
             if isinstance(record, dict):
                 yield Located(_with_metadata(record), number, source)
@@ -150,8 +150,13 @@ def _csv_rows(stream: IO[bytes], source: str) -> Iterator[Located | Rejection]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
         rows = csv.DictReader(text, strict=True)
-        header = rows.fieldnames or []
-        missing = [n for n in ("id", "text") if n not in header and f"_{n}" not in header]
+        try:
+            header = rows.fieldnames or []
+        except csv.Error as error:
+            yield Rejection(1, None, f"not CSV: {error}", source)
+            return
+        missing = [] if "id" in header or "_id" in header else ["id"]
+        missing += [] if "text" in header else ["text"]
         if missing:
             reason = f"the CSV header is {', '.join(header) or 'empty'}; it needs the column {missing[0]!r}"
             yield Rejection(1, None, reason, source)
@@ -160,7 +165,7 @@ def _csv_rows(stream: IO[bytes], source: str) -> Iterator[Located | Rejection]:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                yield Rejection(rows.line_num, None, f"not CSV: {error}", source)
+                yield Rejection(rows.reader.line_num, None, f"not CSV: {error}", source)
                 return
             if row is None:
                 return
@@ -172,19 +177,19 @@ def _csv_rows(stream: IO[bytes], source: str) -> Iterator[Located | Rejection]:
 def _csv_row(row: dict[str | Any, Any], number: int, source: str) -> Located | Rejection:
     if None in row:
         reason = f"line {number} has more cells than the header has names"
-        return Rejection(number, row.get("id"), reason, source)
+        return Rejection(number, row.get("id") or row.get("_id"), reason, source)
     if any(value is None for value in row.values()):
         reason = f"line {number} has fewer cells than the header has names"
-        return Rejection(number, row.get("id"), reason, source)
+        return Rejection(number, row.get("id") or row.get("_id"), reason, source)
     if any("\udc80" <= c <= "\udcff" for value in row.values() for c in value):
         return Rejection(number, None, f"line {number} is not UTF-8", source)
     metadata = row.get("metadata")
     if metadata is not None:
         try:
             row["metadata"] = json.loads(metadata) if metadata.strip() else {}
-        except json.JSONDecodeError as error:
-            reason = f"the metadata in line {number} is not JSON: {error.msg}"
-            return Rejection(number, row.get("id"), reason, source)
+        except (ValueError, RecursionError) as error:
+            reason = f"the metadata in line {number} is not JSON: {_json_reason(error)}"
+            return Rejection(number, row.get("id") or row.get("_id"), reason, source)
     row["language"] = row.get("language") or None
     return Located(_with_metadata(row), number, source)
 
@@ -196,6 +201,12 @@ def _with_metadata(record: dict[str, Any]) -> dict[str, Any]:
         return record
     kept = {name: value for name, value in record.items() if name in _FIELDS}
     return {**kept, "metadata": {**others, **(record.get("metadata") or {})}}
+
+
+def _json_reason(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, column {error.colno}"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:

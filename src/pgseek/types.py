@@ -141,6 +141,9 @@ class Search:
             )
         if not _is_int(self.rrf_k) or not 1 <= self.rrf_k <= 1_000_000:
             raise InvalidInput(f"rrf_k is {self.rrf_k!r}, but must be from 1 to 1,000,000")
+        marks = self.highlight
+        if not (isinstance(marks, tuple | list) and len(marks) == 2 and all(map(_is_text, marks))):
+            raise InvalidInput(f"highlight is {marks!r}, but must be two texts without NUL bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,12 @@ class CollectionInfo:
     documents: int | None = None
     chunks: int | None = None
     queued: int | None = None
+
+
+def _is_text(value: object) -> bool:
+    return (
+        isinstance(value, str) and "\x00" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+    )
 
 
 def _is_int(value: object) -> bool:

@@ -137,8 +137,8 @@ def parse_filters(given: list[str]) -> Filter | None:
         if text.lstrip().startswith("{"):
             try:
                 together.update(json.loads(text))
-            except json.JSONDecodeError as error:
-                raise InvalidInput(f"--filter {text!r} is not JSON: {error.msg}") from error
+            except (ValueError, RecursionError) as error:
+                raise InvalidInput(f"--filter {text!r} is not JSON: {error}") from error
             continue
         key, equals, value = text.partition("=")
         if not equals or not key or text.lstrip().startswith("$"):
@@ -147,7 +147,7 @@ def parse_filters(given: list[str]) -> Filter | None:
             )
         try:
             together[key] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             together[key] = value
     return together or None
 

@@ -64,11 +64,12 @@ def normalize_dsn(dsn: str) -> str:
     plain = re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", dsn.strip())
     try:
         parameters = conninfo_to_dict(plain)
-    except psycopg.ProgrammingError as error:
+    except psycopg.ProgrammingError:
+        # Not "from error": libpq's message repeats the text, and with it the password.
         raise ConfigurationError(
             "the DSN is not a PostgreSQL connection string; it looks like "
             "postgresql://user:password@host:5432/database or 'host=… dbname=… user=…'"
-        ) from error
+        ) from None
     if not parameters:
         raise ConfigurationError("the DSN is empty; give postgresql://user:password@host/database")
     return plain
@@ -76,10 +77,10 @@ def normalize_dsn(dsn: str) -> str:
 
 def describe_dsn(dsn: str) -> str:
     """Return host, port and database of a DSN, without user or password, for messages."""
-    parameters = conninfo_to_dict(dsn)
+    parameters = conninfo_to_dict(normalize_dsn(dsn))
     host = parameters.get("host") or parameters.get("hostaddr") or "local socket"
     port = f":{parameters['port']}" if parameters.get("port") else ""
-    return f"{host}{port}/{parameters.get('dbname') or parameters.get('user') or ''}"
+    return f"{host}{port}/{parameters.get('dbname') or ''}"
 
 
 def connect(dsn: str, timeout: int = 5, **kwargs: Any) -> psycopg.Connection[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from pgseek.errors import EmbedderError
+from pgseek.errors import EmbedderError, PgseekError
 from pgseek.types import EmbedderIdentity
 
 Vectors = npt.NDArray[np.float32]
@@ -88,7 +88,7 @@ def usable(vector: Vectors) -> bool:
 def _call(embedder: Embedder, embed: Any) -> Vectors:
     try:
         return np.ascontiguousarray(embed(), dtype=np.float32)
-    except EmbedderError:
+    except PgseekError:
         raise
     except Exception as error:
         raise EmbedderError(f"{embedder.model_id} failed: {error}") from error

@@ -42,12 +42,12 @@ def create_embedder(spec: str, dimensions: int | None = None) -> Embedder:
 
     Raises:
         InvalidInput: unknown provider or model, or dimensions given twice and differing.
-        MissingExtra: the provider's package is not installed.
+        MissingExtra: the provider's package is not installed (some providers look for it on first use).
     """
     named, at, size = spec.rpartition("@")
     provider, _, model = (named if at else spec).partition(":")
     if at:
-        if not size.isdigit() or int(size) == 0:
+        if not (size.isascii() and size.isdigit()) or int(size) == 0:
             raise InvalidInput(f"embedder {spec!r}: {size!r} after '@' is not a number of dimensions")
         if dimensions is not None and dimensions != int(size):
             raise InvalidInput(f"embedder {spec!r} names {size} dimensions, but dimensions is {dimensions}")

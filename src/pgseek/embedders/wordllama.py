@@ -21,6 +21,8 @@ from pgseek.types import EmbedderIdentity
 MODEL = "l2_supercat"
 # The weights in the wheel have 256; the shorter ones are Matryoshka prefixes.
 ALLOWED = (64, 128, 256)
+# A padded character takes about 300 bytes of memory while its batch is averaged.
+BATCH_CHARACTERS = 64_000
 
 
 class WordLlamaEmbedder:
@@ -46,9 +48,17 @@ class WordLlamaEmbedder:
         vectors = np.zeros((len(texts), self.identity.dimensions), dtype=np.float32)
         if not texts:
             return vectors
-        # The model pads each of its batches to the longest text: neighbours of like length waste least.
+        # The model pads a batch to its longest text: neighbours of like length waste least, and long
+        # ones come in small batches.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        vectors[order] = self._load().embed([texts[i].lower() or " " for i in order])
+        model, start = self._load(), 0
+        while start < len(order):
+            stop = start + 1
+            while stop < len(order) and (stop + 1 - start) * len(texts[order[stop]]) <= BATCH_CHARACTERS:
+                stop += 1
+            batch = order[start:stop]
+            vectors[batch] = model.embed([texts[i].lower() or " " for i in batch], batch_size=len(batch))
+            start = stop
         return normalize(np.nan_to_num(vectors, copy=False))
 
     def embed_query(self, text: str) -> Vectors:

@@ -1,0 +1,72 @@
+"""What the benchmarks share: a database of their own, and rows with given vectors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from psycopg.conninfo import make_conninfo
+
+from pgseek import EmbedderIdentity
+from pgseek.db import embedded, schema
+from pgseek.db.connection import connect
+
+
+class GivenVectors:
+    """An embedder that costs nothing: text ``n …`` has the n-th row of a matrix."""
+
+    cache_documents = False
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors = vectors
+        self.identity = EmbedderIdentity("benchmark", "given", vectors.shape[1], normalized=True)
+        self.model_id = str(self.identity)
+
+    def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
+        return self.vectors[[int(text.split(" ", 1)[0]) for text in texts]]
+
+    def embed_query(self, text: str) -> np.ndarray:
+        return self.vectors[int(text.split(" ", 1)[0])]
+
+
+@contextlib.contextmanager
+def database() -> Iterator[str]:
+    """Yield the DSN of an empty, migrated database: PGSEEK_BENCH_DSN's server, or an embedded one."""
+    given = os.environ.get("PGSEEK_BENCH_DSN")
+    folder = None
+    if given is None:
+        folder = Path(tempfile.mkdtemp(prefix="pgseek-bench-"))
+        given = embedded.start(folder / "data")
+    name = f"pgseek_bench_{os.getpid()}"
+    with connect(given) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    dsn = make_conninfo(given, dbname=name)
+    try:
+        schema.upgrade(dsn)
+        yield dsn
+    finally:
+        with connect(given) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        if folder is not None:
+            embedded.stop(folder / "data")
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def corpus(rows: int, dimensions: int, seed: int = 1) -> tuple[list[str], np.ndarray]:
+    """Return texts of 8 to 40 words with a Zipfian vocabulary, and clustered unit vectors (n, d)."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(8, 41, size=rows)
+    words = np.minimum(rng.zipf(1.15, size=int(lengths.sum())), 200_000)
+    texts, at = [], 0
+    for number, length in enumerate(lengths):
+        texts.append(f"{number} " + " ".join(f"w{word}" for word in words[at : at + length]))
+        at += length
+    centres = rng.normal(size=(200, dimensions))
+    vectors = centres[rng.integers(0, 200, size=rows)] + 0.7 * rng.normal(size=(rows, dimensions))
+    vectors = vectors.astype(np.float32)
+    return texts, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
