@@ -35,7 +35,7 @@ NAMES = [
 CLASSES = re.compile(r"\b(Client|Collection|Runner)\b")
 COROUTINES = (
     "close|open|create_collection|collection|list_collections|drop_collection|_run|run|info|"
-    "ingest|search|get|delete|count|drain_queue|_own_embedder|_perform|_transact"
+    "ingest|search|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_perform|_transact"
 )
 AWAITED = re.compile(
     r"self\._run\(|self\._client\._run\(|self\._runner\.(?:run|close)\(|runner\.open\(|"

@@ -236,6 +236,14 @@ class AsyncCollection:
         """Chunk and embed the documents that SQL writers stored; ``changed`` counts them."""
         return await self._client._run(queue_scripts.drain(self._info, await self._own_embedder(), progress))
 
+    async def refresh_statistics(self, *, reweigh: bool = False) -> float | None:
+        """Bring BM25's statistics up to date; ingest does so whenever the collection grew by a tenth.
+
+        Returns the average chunk length now over the one the chunks are weighed with, None if there
+        are no chunks. ``reweigh`` sets it to 1 by rewriting the chunks; writers wait meanwhile.
+        """
+        return await self._client._run(collection_scripts.refresh_statistics(self._info, reweigh))
+
     async def _own_embedder(self) -> Embedder:
         # Loading a model may take seconds: searches that begin together wait for one load.
         async with self._lock:

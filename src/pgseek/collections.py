@@ -26,6 +26,8 @@ from pgseek.types import (
 
 # Below this many rows an exact scan is both faster and better than an approximate index.
 INDEX_FROM = 1000
+# What a collection's chunks are weighed with until a sample of them has been measured.
+FIRST_EDGES = (0.5, 0.6, 0.67, 0.74, 0.8, 0.85)
 # "pgse" in bytes: the class of the advisory locks under which indexes are built.
 INDEX_LOCK = 0x70677365
 
@@ -52,16 +54,23 @@ def default_settings(**given: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "fusion": "weighted",
         "alpha": 0.4,
-        "lexical": "ts_rank_cd",
+        "lexical": "bm25",
         "candidates": 100,
         "chunk_size": DEFAULT_SIZE,
         "chunk_overlap": 0,
+        "k1": 1.2,
+        "b": 0.75,
+        "title_weight": 1.0,
     }
     unknown = sorted(set(given) - set(settings))
     if unknown:
         raise InvalidInput(f"setting {unknown[0]!r} is unknown; known are {', '.join(settings)}")
     settings.update({name: value for name, value in given.items() if value is not None})
     check_chunking(settings["chunk_size"], settings["chunk_overlap"])
+    for name, low, high in (("k1", 0.0, 100.0), ("b", 0.0, 1.0), ("title_weight", 1.0, 100.0)):
+        value = settings[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise InvalidInput(f"{name} is {value!r}, but must lie in {low:g}..{high:g}")
     # A search with these values must be a valid one; alpha is kept beside rrf for later use.
     Search("-", alpha=settings["alpha"], lexical=settings["lexical"], candidates=settings["candidates"])
     Search("-", fusion=settings["fusion"])
@@ -112,6 +121,10 @@ def create(
         yield from fetch(
             "UPDATE pgseek.collections SET active_space_id = %s WHERE collection_id = %s",
             [space_id, collection_id],
+        )
+        yield from fetch(
+            "INSERT INTO pgseek.collection_statistics (collection_id, weighting) VALUES (%s, %s::real[])",
+            [collection_id, [checked["k1"], checked["b"], 100.0, checked["title_weight"], *FIRST_EDGES]],
         )
         yield from vector_on_path()
         from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
@@ -236,6 +249,7 @@ def drop(name: str) -> Script[None]:
             yield from fetch(SQL("DROP TABLE IF EXISTS {}").format(table))
         for statement in (
             "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s",
+            "DELETE FROM pgseek.term_statistics WHERE collection_id = %s",
             "DELETE FROM pgseek.collections WHERE collection_id = %s",
         ):
             yield from fetch(statement, [row["collection_id"]])
@@ -243,6 +257,14 @@ def drop(name: str) -> Script[None]:
 
     if not (yield from transact(write)):
         raise (yield from not_found(name))
+
+
+def refresh_statistics(info: CollectionInfo, reweigh: bool) -> Script[float | None]:
+    """Refresh BM25's statistics; with ``reweigh`` rewrite the chunks by the present average length."""
+    if reweigh:
+        yield from fetch("SELECT pgseek.reweigh(%s)", [info.name])
+    row = yield from fetch_one("SELECT drift FROM pgseek.refresh_statistics(%s)", [info.name])
+    return row["drift"] if row else None
 
 
 def ensure_index(info: CollectionInfo) -> Script[bool]:

@@ -22,14 +22,16 @@ from psycopg.sql import SQL, Identifier
 from pgseek.chunking import chunk_text
 from pgseek.collections import Languages, ensure_index, languages
 from pgseek.embedders.base import Embedder, Vectors, usable
-from pgseek.errors import InvalidInput
-from pgseek.steps import Script, copy_in, embed_documents, fetch, transact
+from pgseek.errors import CollectionNotFound, InvalidInput
+from pgseek.steps import Script, copy_in, embed_documents, fetch, fetch_one, transact
 from pgseek.types import Chunk, CollectionInfo, Document, IngestReport, Located, Rejection
 
 Progress = Callable[[IngestReport], None]
 Source = Document | Mapping[str, Any] | Located | Rejection
 BATCH_SIZE = 500
-# Statistics are gathered anew after an ingest that wrote this many chunks.
+# Up to this many chunks an ingest may rewrite them all to weigh them anew.
+REWEIGH_UP_TO = 50_000
+# The planner's statistics are gathered anew after an ingest that wrote this many chunks.
 ANALYZE_FROM = 1000
 
 
@@ -129,15 +131,35 @@ def ingest(
 
 
 def settle(info: CollectionInfo, written: int) -> Script[None]:
-    """After writing ``written`` chunks: build the index if it is due, refresh the planner's view."""
+    """After writing ``written`` chunks: statistics, the index if it is due, and the planner's view."""
     if written == 0:
         return
+    yield from keep_statistics(info)
     yield from ensure_index(info)
     if written >= ANALYZE_FROM:
         tables = ("documents", "chunks", f"embeddings_{info.space_id}")
         names = SQL(", ").join(Identifier("pgseek", table) for table in tables)
         # A user who does not own the tables gets a warning from the server, not an error.
         yield from fetch(SQL("ANALYZE {}").format(names))
+
+
+def keep_statistics(info: CollectionInfo) -> Script[None]:
+    """Refresh BM25's statistics once the collection has grown or shrunk by a tenth since the last time.
+
+    A collection of moderate size whose average length has moved by a tenth is weighed anew, too.
+    """
+    row = yield from fetch_one(
+        "SELECT s.chunks AS then, (SELECT count(*) FROM pgseek.chunks c"
+        " WHERE c.collection_id = s.collection_id) AS now"
+        " FROM pgseek.collection_statistics s WHERE s.collection_id = %s",
+        [info.collection_id],
+    )
+    if row is None or abs(row["now"] - row["then"]) * 10 < row["then"] or row["now"] == row["then"]:
+        return
+    refreshed = yield from fetch_one("SELECT drift FROM pgseek.refresh_statistics(%s)", [info.name])
+    drift = refreshed["drift"] if refreshed else None
+    if drift is not None and not 0.9 <= drift <= 1.1 and row["now"] <= REWEIGH_UP_TO:
+        yield from fetch("SELECT pgseek.reweigh(%s)", [info.name])
 
 
 def _batches(
@@ -452,6 +474,7 @@ def replace_chunks(
     """Replace the chunks and embeddings of documents whose rows this transaction has locked."""
     if not documents:
         return
+    weighting = yield from _weighting(info, documents, embedded)
     ids = list(documents)
     key = [info.collection_id, ids]
     yield from fetch("DELETE FROM pgseek.chunks WHERE collection_id = %s AND document_id = ANY (%s)", key)
@@ -460,8 +483,8 @@ def replace_chunks(
     )
     yield from copy_in(
         "COPY pgseek.chunks (collection_id, document_id, ordinal, title, text, language, char_start,"
-        " char_end, text_hash) FROM STDIN (FORMAT binary)",
-        ("int4", "uuid", "int4", "text", "text", "text", "int4", "int4", "bytea"),
+        " char_end, text_hash, weighting) FROM STDIN (FORMAT binary)",
+        ("int4", "uuid", "int4", "text", "text", "text", "int4", "int4", "bytea", "float4[]"),
         (
             (
                 info.collection_id,
@@ -473,6 +496,7 @@ def replace_chunks(
                 e.chunk.char_start,
                 e.chunk.char_end,
                 e.text_hash,
+                weighting,
             )
             for i in ids
             for e in embedded[i]
@@ -490,3 +514,41 @@ def replace_chunks(
             for e in embedded[i]
         ),
     )
+
+
+def _weighting(
+    info: CollectionInfo,
+    documents: Mapping[UUID, Prepared],
+    embedded: Mapping[UUID, list[EmbeddedChunk]],
+) -> Script[list[float]]:
+    """Return what BM25 weighs new rows with, and keep ``reweigh`` out until the transaction is over.
+
+    The first batch of an empty collection is the sample that average length and edges are taken from.
+    """
+    empty = yield from fetch(
+        "SELECT FROM pgseek.collection_statistics s WHERE s.collection_id = %s AND NOT EXISTS"
+        " (SELECT FROM pgseek.chunks c WHERE c.collection_id = s.collection_id)",
+        [info.collection_id],
+    )
+    if empty:
+        # Writers hold FOR KEY SHARE: with FOR UPDATE in hand nobody else is writing, so look again.
+        yield from fetch(
+            "SELECT FROM pgseek.collection_statistics WHERE collection_id = %s FOR UPDATE",
+            [info.collection_id],
+        )
+        sample = [(documents[i].title, e.chunk.text) for i in documents for e in embedded[i]]
+        yield from fetch(
+            "UPDATE pgseek.collection_statistics s SET weighting = coalesce(pgseek.propose_weighting("
+            "%s, %s::text[], %s::text[], s.weighting[1], s.weighting[2], s.weighting[4]), s.weighting)"
+            " WHERE s.collection_id = %s AND NOT EXISTS"
+            " (SELECT FROM pgseek.chunks c WHERE c.collection_id = s.collection_id)",
+            [info.language, [title for title, _ in sample], [text for _, text in sample], info.collection_id],
+        )
+    row = yield from fetch_one(
+        "SELECT weighting FROM pgseek.collection_statistics WHERE collection_id = %s FOR KEY SHARE",
+        [info.collection_id],
+    )
+    if row is None:
+        raise CollectionNotFound(f"collection {info.name!r} was dropped in the meantime")
+    weighting: list[float] = row["weighting"]
+    return weighting

@@ -15,9 +15,9 @@ CollectionId = NewType("CollectionId", int)
 SpaceId = NewType("SpaceId", int)
 
 Fusion = Literal["weighted", "rrf"]
-Lexical = Literal["ts_rank_cd", "ts_rank"]
+Lexical = Literal["bm25", "ts_rank_cd", "ts_rank"]
 FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
-LEXICALS: tuple[Lexical, ...] = ("ts_rank_cd", "ts_rank")
+LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
 
 MAX_K = 10_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")

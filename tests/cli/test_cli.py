@@ -10,6 +10,7 @@ import pytest
 from support import CORPUS, rows
 
 from pgseek.cli.main import app
+from pgseek.db.revisions import HEAD
 
 
 @pytest.fixture
@@ -125,16 +126,16 @@ def test_documents_put_through_sql_are_drained(pgseek, dsn):
 
 
 def test_the_schema_commands(pgseek, dsn):
-    assert pgseek("db", "current")[:2] == (0, "0001 (this pgseek needs 0001)\n")
+    assert pgseek("db", "current")[:2] == (0, f"{HEAD} (this pgseek needs {HEAD})\n")
     assert json.loads(pgseek("db", "check", "--json")[1]) == {"differences": []}
-    assert pgseek("db", "check")[:2] == (0, "the schema is what revision 0001 says\n")
+    assert pgseek("db", "check")[:2] == (0, f"the schema is what revision {HEAD} says\n")
     code, _, err = pgseek("db", "downgrade", "base")
     assert (code, "--yes" in err) == (2, True)
     assert pgseek("db", "downgrade", "base", "--yes")[:2] == (0, "the schema was removed\n")
-    assert json.loads(pgseek("db", "current", "--json")[1]) == {"revision": None, "head": "0001"}
+    assert json.loads(pgseek("db", "current", "--json")[1]) == {"revision": None, "head": HEAD}
     code, _, err = pgseek("search", "docs", "x")
     assert (code, err) == (1, "error: the database holds no pgseek schema; run: pgseek db upgrade\n")
-    assert pgseek("db", "upgrade")[:2] == (0, "the schema is at revision 0001\n")
+    assert pgseek("db", "upgrade")[:2] == (0, f"the schema is at revision {HEAD}\n")
     rows(dsn, "ALTER TABLE pgseek.chunks ADD COLUMN extra int")
     assert pgseek("db", "check")[0] == 1
 

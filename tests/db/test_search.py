@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import subprocess
 import sys
 import threading
+from collections import Counter
 from uuid import UUID
 
 import numpy as np
@@ -132,15 +134,24 @@ WORDS = st.lists(st.sampled_from(["ash", "birch", "cedar", "dogwood", "elm"]), m
     alpha=st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]),
     candidates=st.integers(1, 4),
     k=st.integers(1, 12),
+    lexical_leg=st.sampled_from(["bm25", "ts_rank_cd"]),
 )
 def test_weighted_fusion_equals_an_independent_computation(
-    client, documents, query, vector, alpha, candidates, k
+    client, documents, query, vector, alpha, candidates, k, lexical_leg
 ):
     collection, texts = _collection(client, documents)
     hits = collection.search(
-        " ".join(query), query_embedding=vector, alpha=alpha, candidates=candidates, k=k, snippets=False
+        " ".join(query),
+        query_embedding=vector,
+        alpha=alpha,
+        candidates=candidates,
+        k=k,
+        snippets=False,
+        lexical=lexical_leg,
     )
     dense, lexical = _legs(client, collection, texts, query, vector)
+    if lexical_leg == "bm25":
+        lexical = bm25(texts, query)
     depth = max(candidates, k)
     ids = {h.id: h.document_id for h in hits}
     expected = weighted(dense if alpha > 0 else {}, lexical if alpha < 1 else {}, alpha, depth)
@@ -198,6 +209,20 @@ def _legs(client, collection, texts, query, vector):
         [tsquery, list(texts), [text for text, _ in texts.values()], tsquery],
     )
     return dense, {row["n"]: row["score"] for row in ranked}
+
+
+def bm25(texts, query, k1=1.2, b=0.75):
+    """BM25 as Robertson and Zaragoza (2009) give it, with Lucene's idf and without its factor k1 + 1."""
+    bags = {n: Counter(text.split()) for n, (text, _) in texts.items()}
+    average = sum(bag.total() for bag in bags.values()) / len(bags)
+    scores = Counter()
+    for word, times in Counter(query).items():
+        df = sum(word in bag for bag in bags.values())
+        idf = math.log(1 + (len(bags) - df + 0.5) / (df + 0.5))
+        for n, bag in bags.items():
+            if word in bag:
+                scores[n] += times * idf * bag[word] / (bag[word] + k1 * (1 - b + b * bag.total() / average))
+    return dict(scores)
 
 
 def weighted(dense, lexical, alpha, depth):
@@ -431,7 +456,8 @@ def test_filters_keep_recall(dsn, share):
             )
             connection.execute(
                 "INSERT INTO pgseek.chunks (collection_id, document_id, ordinal, title, text, language, char_start,"
-                " char_end, text_hash) SELECT 1, document_id, 0, '', 'w', 'simple', 0, 1, 'x' FROM pgseek.documents"
+                " char_end, text_hash, weighting) SELECT 1, document_id, 0, '', 'w', 'simple', 0, 1, 'x', weighting"
+                " FROM pgseek.documents JOIN pgseek.collection_statistics USING (collection_id)"
             )
             with connection.cursor().copy("COPY pgseek.embeddings_1 FROM STDIN") as copy:
                 for n in range(total):
@@ -456,8 +482,9 @@ def document_uuid(n):
     return document_id(str(n))
 
 
-def test_the_title_weighs_more_than_the_text(client):
-    collection = client.create_collection("t", embedder=CountingEmbedder())
+@pytest.mark.parametrize("lexical", ["bm25", "ts_rank_cd"])
+def test_a_title_can_weigh_more_than_the_text(client, lexical):
+    collection = client.create_collection("t", embedder=CountingEmbedder(), lexical=lexical, title_weight=2.0)
     collection.ingest(
         [{"id": "body", "text": "zebra here"}, {"id": "title", "title": "zebra", "text": "here"}]
     )

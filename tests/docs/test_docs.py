@@ -23,7 +23,11 @@ def blocks(page):
 @pytest.fixture
 def shell(dsn, tmp_path):
     """Run a script as a reader would: pgseek on the path, PGSEEK_DSN set, an empty folder."""
-    environment = {**os.environ, "PGSEEK_DSN": dsn, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "PGSEEK_DSN": dsn,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
 
     def run(script):
         return subprocess.run(
@@ -62,7 +66,9 @@ def test_sessions_shown_run_only_the_two_commands_and_ours(page):
         if language == "console":
             for line in text.splitlines():
                 if line.startswith("$ "):
-                    assert re.match(r"\$ (make demo|make test|pip install|git clone|docker compose|pgseek |psql )", line)
+                    assert re.match(
+                        r"\$ (make demo|make test|pip install|git clone|docker compose|pgseek |psql )", line
+                    )
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)

@@ -62,7 +62,9 @@ def plans(dsn, call):
             call, {"v": "[" + ",".join(["0.1", "-0.2"] * (DIMENSIONS // 2)) + "]"}
         ).fetchall()
     (ranking,) = [plan for plan in seen if "WITH dense AS" in plan.split("Query Text:")[-1][:200]]
-    return ranking, found
+    # What BM25 asks GIN for, if it is the lexical leg: one statement or more, each planned once a session.
+    bm25 = [plan for plan in seen if "AS best" in plan and "lexemes" in plan]
+    return "\n".join([ranking, *bm25]), found
 
 
 def search(options="", query=QUERY):
@@ -90,6 +92,29 @@ def test_every_mode_with_a_dense_leg_uses_hnsw(filled, options):
     assert "Seq Scan" not in plan
 
 
+def test_bm25_alone_uses_gin_and_leaves_the_vectors_alone(filled):
+    plan, found = plans(filled, search(", alpha => 0"))
+    assert len(found) == 10
+    assert "Bitmap Index Scan on chunks_lexemes_idx" in plan
+    assert "Function Scan on bm25_candidates" in plan
+    assert "hnsw" not in plan
+    assert "Seq Scan" not in plan
+
+
+def test_bm25_scores_a_fraction_of_the_rows_that_match(filled):
+    query = "word1 word2 word3 word700"
+    with connect(filled) as connection:
+        (matching,) = connection.execute(
+            "SELECT count(*) AS n FROM pgseek.chunks WHERE lexemes @@ pgseek.lexical_query('{english}', %s)",
+            [query],
+        ).fetchall()
+    plan, found = plans(filled, search(", alpha => 0, candidates => 10", query))
+    assert len(found) == 10
+    assert found[0]["degraded"] is None
+    fetched = [int(n) for n in re.findall(r"Bitmap Heap Scan on chunks.*?actual.*?rows=(\d+)", plan)]
+    assert sum(fetched) < matching["n"] / 3
+
+
 @pytest.mark.parametrize("lexical", ["ts_rank_cd", "ts_rank"])
 def test_the_lexical_leg_alone_uses_gin_and_leaves_the_vectors_alone(filled, lexical):
     plan, _ = plans(filled, search(f", alpha => 0, lexical => '{lexical}'"))
@@ -102,6 +127,7 @@ def test_a_rare_word_reads_its_rows_only(filled):
     plan, found = plans(filled, search(", alpha => 0", RARE))
     assert len(found) == ROWS // 5000
     rows = re.search(r"Bitmap Index Scan on chunks_lexemes_idx.*?actual.*?rows=(\d+)", plan)
+    assert rows is not None, plan
     assert int(rows[1]) == ROWS // 5000
 
 

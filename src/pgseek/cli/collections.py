@@ -85,6 +85,21 @@ def show(context: typer.Context, name: str, as_json: Json = False) -> None:
 
 
 @app.command()
+def refresh(
+    context: typer.Context,
+    name: str,
+    reweigh: Annotated[
+        bool, typer.Option("--reweigh", help="also weigh every chunk by the present average length")
+    ] = False,
+) -> None:
+    """Bring BM25's statistics up to date (ingest does so whenever a collection grew by a tenth)."""
+    with state_of(context).client() as client:
+        drift = client.collection(name).refresh_statistics(reweigh=reweigh)
+    shown = "no chunks" if drift is None else f"chunks are {drift:.2f} times as long as they are weighed for"
+    typer.echo(f"refreshed {name}: {shown}")
+
+
+@app.command()
 def drop(
     context: typer.Context,
     name: str,

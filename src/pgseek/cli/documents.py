@@ -95,7 +95,7 @@ def search(
         float | None, typer.Option(help="weight of the dense leg, 0..1; 0 lexical only, 1 dense only")
     ] = None,
     fusion: Annotated[str | None, typer.Option(help="weighted or rrf")] = None,
-    lexical: Annotated[str | None, typer.Option(help="ts_rank_cd or ts_rank")] = None,
+    lexical: Annotated[str | None, typer.Option(help="bm25, ts_rank_cd or ts_rank")] = None,
     filters: Annotated[
         list[str] | None,
         typer.Option(

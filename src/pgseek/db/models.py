@@ -6,9 +6,11 @@ of its keys, so it can be sharded by either.
 
 from __future__ import annotations
 
-from pgvector.sqlalchemy import HALFVEC, VECTOR
+from pgvector.sqlalchemy import HALFVEC, SPARSEVEC, VECTOR
 from sqlalchemy import (
     ARRAY,
+    REAL,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -129,10 +131,18 @@ chunks = Table(
     Column("char_start", Integer, nullable=False),
     Column("char_end", Integer, nullable=False),
     Column("text_hash", LargeBinary, nullable=False),
+    # What BM25 weighed this row with: a generated column sees nothing but its row.
+    Column("weighting", ARRAY(REAL), nullable=False),
     Column(
         "lexemes",
         TSVECTOR,
-        Computed("pgseek.lexemes(collection_id, language, title, text)", persisted=True),
+        Computed("pgseek.lexemes(collection_id, language, title, text, weighting)", persisted=True),
+        nullable=False,
+    ),
+    Column(
+        "terms",
+        SPARSEVEC(),
+        Computed("pgseek.term_weights(language, title, text, weighting)", persisted=True),
         nullable=False,
     ),
     PrimaryKeyConstraint("collection_id", "document_id", "ordinal"),
@@ -149,6 +159,34 @@ chunks = Table(
         postgresql_using="gin",
         postgresql_with={"fastupdate": "off"},
     ),
+)
+
+collection_statistics = Table(
+    "collection_statistics",
+    metadata,
+    Column(
+        "collection_id",
+        Integer,
+        ForeignKey(collections.c.collection_id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    # {k1, b, average length, weight of the title, edges ...}; chunks.weighting is a copy of it.
+    Column("weighting", ARRAY(REAL), nullable=False),
+    Column("chunks", BigInteger, nullable=False, server_default=text("0")),
+    Column("average_length", REAL),
+    Column("refreshed_at", DateTime(timezone=True)),
+)
+
+# No foreign key: a refresh writes many rows, and dropping a collection deletes them.
+term_statistics = Table(
+    "term_statistics",
+    metadata,
+    Column("collection_id", Integer, nullable=False),
+    Column("lexeme", Text(collation="C"), nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("tiers", ARRAY(Integer)),
+    PrimaryKeyConstraint("collection_id", "lexeme"),
 )
 
 embedding_cache = Table(

@@ -27,6 +27,7 @@ DECLARE
     id uuid;
     hash bytea;
     stored pgseek.documents;
+    weighting real[];
     inserted boolean;
 BEGIN
     IF external_id IS NULL OR external_id = '' THEN
@@ -83,11 +84,14 @@ BEGIN
          WHERE c.collection_id = of_collection.collection_id AND c.document_id = id;
     END IF;
 
+    -- The lock keeps reweigh() out until this transaction is over; other writers share it.
+    SELECT s.weighting INTO STRICT weighting FROM pgseek.collection_statistics s
+     WHERE s.collection_id = of_collection.collection_id FOR KEY SHARE;
     INSERT INTO pgseek.chunks
-        (collection_id, document_id, ordinal, kind, title, text, language, char_start, char_end, text_hash)
+        (collection_id, document_id, ordinal, kind, title, text, language, char_start, char_end, text_hash, weighting)
     SELECT of_collection.collection_id, id, piece.number, 'chunk', put_document.title, piece.text, put_document.language,
            piece.number * piece_length, piece.number * piece_length + length(piece.text),
-           sha256(convert_to(piece.text, 'UTF8'))
+           sha256(convert_to(piece.text, 'UTF8')), weighting
       FROM (SELECT n AS number, substr(put_document.body, n * piece_length + 1, piece_length) AS text
               FROM generate_series(0, (length(put_document.body) - 1) / piece_length) AS n) AS piece;
     INSERT INTO pgseek.ingest_queue (collection_id, document_id, content_hash, enqueued_at)

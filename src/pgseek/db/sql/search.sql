@@ -11,18 +11,20 @@
 --             fusion           'weighted': every candidate is scored in both legs, each leg divided
 --                              by its maximum, alpha * dense + (1 - alpha) * lexical.
 --                              'rrf': the sum of 1 / (rrf_k + rank) over the legs (Cormack et al. 2009)
---             lexical          'ts_rank_cd' | 'ts_rank'
+--             lexical          'bm25' (exact, unless the budget runs out) | 'ts_rank_cd' | 'ts_rank'
 --             filter           jsonpath predicate over metadata, such as '$.year >= 2020'
 --             candidates       rows taken from each leg, at least k; default: the collection's setting
 --             rrf_k            RRF's constant
 --             snippets         whether to compute the column "snippet"
 --             highlight        the two texts put around matched words
+--             budget           milliseconds for the BM25 leg; past them its approximate form answers and
+--                              the rows say so in "degraded"
 -- Ordering:   score descending; ties by document_id, ordinal. "rank" is 1-based.
 -- Scores:     dense_score is the cosine similarity (-1..1), lexical_score the raw score (>= 0).
 -- Errors:     PGS01 no such collection, PGS02 argument out of range, PGS04 wrong dimensions
 -- Volatility: volatile, because hnsw.* are set for its statement (and put back). It writes nothing
 --             and runs on a read-only standby.
--- Index:      embeddings_<space>_hnsw, chunks_lexemes (GIN), documents_metadata (GIN), primary keys.
+-- Index:      embeddings_<space>_hnsw, chunks_lexemes_idx (GIN), documents_metadata (GIN), primary keys.
 CREATE OR REPLACE FUNCTION pgseek.search(
     collection text,
     query text,
@@ -35,7 +37,8 @@ CREATE OR REPLACE FUNCTION pgseek.search(
     candidates integer DEFAULT NULL,
     rrf_k integer DEFAULT 60,
     snippets boolean DEFAULT true,
-    highlight text[] DEFAULT ARRAY['<b>', '</b>'])
+    highlight text[] DEFAULT ARRAY['<b>', '</b>'],
+    budget double precision DEFAULT 50)
 RETURNS TABLE (
     rank integer,
     external_id text,
@@ -63,6 +66,8 @@ DECLARE
     of_collection pgseek.collections := pgseek.require_collection(collection);
     space pgseek.embedding_spaces;
     words tsquery;
+    bag record;
+    asked @vector@.sparsevec;
     with_dense boolean;
     with_lexical boolean;
     reason text;
@@ -95,13 +100,13 @@ BEGIN
             USING ERRCODE = 'PGS02', HINT = 'leave alpha out or use fusion => ''weighted''';
     END IF;
     fusion := coalesce(fusion, CASE WHEN alpha IS NULL THEN of_collection.settings ->> 'fusion' END, 'weighted');
-    lexical := coalesce(lexical, of_collection.settings ->> 'lexical', 'ts_rank_cd');
+    lexical := coalesce(lexical, of_collection.settings ->> 'lexical', 'bm25');
     alpha := coalesce(alpha, (of_collection.settings ->> 'alpha')::double precision, 0.5);
     IF fusion NOT IN ('weighted', 'rrf') THEN
         RAISE EXCEPTION 'fusion is %, but must be ''weighted'' or ''rrf''', quote_literal(fusion) USING ERRCODE = 'PGS02';
     END IF;
-    IF lexical NOT IN ('ts_rank_cd', 'ts_rank') THEN
-        RAISE EXCEPTION 'lexical is %, but must be ''ts_rank_cd'' or ''ts_rank''', quote_literal(lexical) USING ERRCODE = 'PGS02';
+    IF lexical NOT IN ('bm25', 'ts_rank_cd', 'ts_rank') THEN
+        RAISE EXCEPTION 'lexical is %, but must be ''bm25'', ''ts_rank_cd'' or ''ts_rank''', quote_literal(lexical) USING ERRCODE = 'PGS02';
     END IF;
     IF candidates IS NOT NULL AND candidates NOT BETWEEN 1 AND 10000 THEN
         RAISE EXCEPTION 'candidates is %, but must be from 1 to 10000', candidates USING ERRCODE = 'PGS02';
@@ -111,6 +116,9 @@ BEGIN
     END IF;
     IF snippets AND (highlight IS NULL OR cardinality(highlight) <> 2 OR array_position(highlight, NULL) IS NOT NULL) THEN
         RAISE EXCEPTION 'highlight is %, but must be two texts', coalesce(highlight::text, 'NULL') USING ERRCODE = 'PGS02';
+    END IF;
+    IF budget IS NULL OR NOT budget > 0 THEN
+        RAISE EXCEPTION 'budget is %, but must be above 0 milliseconds', coalesce(budget::text, 'NULL') USING ERRCODE = 'PGS02';
     END IF;
     candidates := greatest(k, coalesce(candidates, (of_collection.settings ->> 'candidates')::integer, 100));
 
@@ -153,7 +161,15 @@ BEGIN
         WHEN 'halfvec' THEN format('$2::@vector@.halfvec(%s)', space.dimensions)
         ELSE format('$2::@vector@.vector(%s)', space.dimensions) END;
     dense_order := format('e.embedding OPERATOR(@vector@.<=>) %s', operand);
-    rank_function := format('%s(c.lexemes, $3)', lexical);
+    -- What scores one chunk c; every row of the union is scored so.
+    IF lexical = 'bm25' AND with_lexical THEN
+        bag := pgseek.bm25_words(of_collection.languages, query);
+        asked := pgseek.bm25_query(of_collection.collection_id, bag.lexemes, bag.frequencies);
+        rank_function := '0 - (c.terms OPERATOR(@vector@.<#>) $13)';
+    ELSE
+        SELECT '{}'::text[] AS lexemes, '{}'::integer[] AS frequencies INTO bag;
+        rank_function := format('CASE WHEN c.lexemes @@ $3 THEN %s(c.lexemes, $3) ELSE 0 END', lexical);
+    END IF;
 
     IF filter IS NOT NULL THEN
         SELECT count(*) INTO matching FROM (
@@ -180,11 +196,17 @@ BEGIN
         ' FROM pgseek.%I e%s ORDER BY %s LIMIT $4',
         operand, 'embeddings_' || space.space_id, dense_where, dense_order)
         ELSE 'SELECT NULL::uuid AS document_id, NULL::integer AS ordinal, NULL::float8 AS distance WHERE false' END;
-    lexical_sql := CASE WHEN with_lexical THEN format(
-        'SELECT c.document_id, c.ordinal, %s AS score FROM pgseek.chunks c'
-        ' WHERE c.collection_id = $1 AND c.lexemes @@ $5%s'
-        ' ORDER BY score DESC, c.document_id, c.ordinal LIMIT $4', rank_function, lexical_where)
-        ELSE 'SELECT NULL::uuid AS document_id, NULL::integer AS ordinal, NULL::float4 AS score WHERE false' END;
+    lexical_sql := CASE
+        WHEN NOT with_lexical THEN
+            'SELECT NULL::uuid AS document_id, NULL::integer AS ordinal, NULL::float8 AS score, true AS exact WHERE false'
+        WHEN lexical = 'bm25' THEN
+            'SELECT b.document_id, b.ordinal, b.score, b.exact'
+            ' FROM pgseek.bm25_candidates($1, $14, $15, $4, $6, $16) b'
+            ' ORDER BY b.score DESC, b.document_id, b.ordinal LIMIT $4'
+        ELSE format(
+            'SELECT c.document_id, c.ordinal, %s(c.lexemes, $3)::float8 AS score, true AS exact FROM pgseek.chunks c'
+            ' WHERE c.collection_id = $1 AND c.lexemes @@ $5%s'
+            ' ORDER BY score DESC, c.document_id, c.ordinal LIMIT $4', lexical, lexical_where) END;
     score_sql := CASE fusion
         WHEN 'rrf' THEN 'coalesce(1.0::float8 / ($9 + s.dense_rank), 0) + coalesce(1.0::float8 / ($9 + s.lexical_rank), 0)'
         -- Dividing by the size of the maximum keeps the order even where every cosine is negative.
@@ -236,7 +258,9 @@ BEGIN
                b.dense_score, b.dense_rank::integer, b.lexical_score, b.lexical_rank::integer,
                c.title, c.text,
                CASE WHEN $10 THEN coalesce(ts_headline(c.language::regconfig, c.text, $3, $11), left(c.text, 200)) END,
-               d.metadata, c.char_start, c.char_end, b.document_id, $12
+               d.metadata, c.char_start, c.char_end, b.document_id,
+               nullif(concat_ws('; ', $12, CASE WHEN NOT (SELECT bool_and(l.exact) FROM lexical l) THEN
+                   'lexical leg approximate: its budget of ' || $16 || ' ms ran out' END), '')
           FROM best b
           JOIN pgseek.chunks c ON c.collection_id = $1 AND c.document_id = b.document_id AND c.ordinal = b.ordinal
           JOIN pgseek.documents d ON d.collection_id = $1 AND d.document_id = b.document_id
@@ -244,11 +268,11 @@ BEGIN
         $statement$,
         dense_sql, lexical_sql,
         CASE WHEN with_dense THEN format('1 - (e.embedding OPERATOR(@vector@.<=>) %s)', operand) ELSE 'NULL::float8' END,
-        CASE WHEN with_lexical THEN format('(CASE WHEN c.lexemes @@ $3 THEN %s ELSE 0 END)::float8', rank_function) ELSE 'NULL::float8' END,
+        CASE WHEN with_lexical THEN format('(%s)::float8', rank_function) ELSE 'NULL::float8' END,
         'embeddings_' || space.space_id, score_sql)
     USING of_collection.collection_id, query_embedding, words, candidates,
           words && quote_literal(pgseek.collection_mark(of_collection.collection_id))::tsquery,
-          filter, k, alpha, rrf_k, snippets, headline, reason;
+          filter, k, alpha, rrf_k, snippets, headline, reason, asked, bag.lexemes, bag.frequencies, budget;
 
     IF with_dense THEN
         EXECUTE format('SET LOCAL hnsw.ef_search = %L', old_ef);
