@@ -60,7 +60,7 @@ def default_settings(**given: Any) -> dict[str, Any]:
         "chunk_overlap": 0,
         "k1": 1.2,
         "b": 0.75,
-        "title_weight": 1.0,
+        "title_weight": 2.0,
     }
     unknown = sorted(set(given) - set(settings))
     if unknown:

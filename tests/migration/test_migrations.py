@@ -20,6 +20,8 @@ from pgseek import Client, InvalidInput
 from pgseek.db import revisions, schema
 from pgseek.db.connection import connect
 from pgseek.db.sqltext import FUNCTIONS, function_sql
+from pgseek.embedders.base import identity_hash
+from pgseek.embedders.wordllama import WordLlamaEmbedder
 
 SQL = Path(__file__).parents[2] / "src" / "pgseek" / "db" / "sql"
 
@@ -78,6 +80,74 @@ def test_every_step_down_and_up_restores_the_catalogue(empty_dsn):
             schema.upgrade(empty_dsn, "+1")
             schema.downgrade(empty_dsn, "-1")
             assert catalogue(empty_dsn) == before
+
+
+WORDS = ("zebra grazes", "zebra", "lion and zebra and lion", "a lion sleeps", "no animal at all")
+
+
+def at_first_revision(dsn):
+    """A database at revision 0001 with a collection, documents and two embeddings."""
+    schema.upgrade(dsn, "0001")
+    identity = WordLlamaEmbedder().identity
+    rows(
+        dsn,
+        "INSERT INTO pgseek.collections (name, language, languages, settings, active_space_id)"
+        ' VALUES (\'docs\', \'english\', \'{english}\', \'{"fusion": "weighted", "alpha": 0.4, "lexical":'
+        ' "ts_rank_cd", "candidates": 100, "chunk_size": 2000, "chunk_overlap": 0}\', 1)',
+    )
+    rows(
+        dsn,
+        "INSERT INTO pgseek.embedding_spaces (collection_id, provider, model, dimensions, metric, storage, prompts,"
+        ' normalized, identity, state) VALUES (1, %s, %s, 256, \'cosine\', \'vector\', \'{"query": "", "document": ""}\','
+        " true, %s, 'active')",
+        [identity.provider, identity.model, identity_hash(identity)],
+    )
+    rows(
+        dsn,
+        "CREATE TABLE pgseek.embeddings_1 (collection_id int, document_id uuid, ordinal int,"
+        " embedding vector(256) NOT NULL, PRIMARY KEY (collection_id, document_id, ordinal),"
+        " FOREIGN KEY (collection_id, document_id, ordinal) REFERENCES pgseek.chunks ON DELETE CASCADE)",
+    )
+    for number, text in enumerate(WORDS):
+        rows(
+            dsn,
+            "SELECT pgseek.put_document('docs', %s, %s, title => 'title ' || %s)",
+            [f"d{number}", text, number],
+        )
+    rows(
+        dsn,
+        "INSERT INTO pgseek.embeddings_1 SELECT 1, document_id, 0, array_fill(1, ARRAY[256])::vector"
+        " FROM pgseek.documents WHERE external_id IN ('d0', 'd1')",
+    )
+
+
+def lexical(dsn):
+    found = rows(dsn, "SELECT external_id, score FROM pgseek.search('docs', 'lion zebra', alpha => 0)")
+    return [(row["external_id"], row["score"]) for row in found]
+
+
+def test_data_of_the_first_revision_survives_the_way_up_and_down(empty_dsn):
+    at_first_revision(empty_dsn)
+    stored = "SELECT document_id, external_id, title, body, language, metadata, content_hash FROM pgseek.documents ORDER BY 1"
+    before, ranked = rows(empty_dsn, stored), lexical(empty_dsn)
+    assert {external_id for external_id, _ in ranked} == {"d0", "d1", "d2", "d3"}
+    schema.upgrade(empty_dsn)
+    assert schema.check(empty_dsn) == []
+    assert rows(empty_dsn, stored) == before
+    assert {external_id for external_id, _ in lexical(empty_dsn)} == {"d0", "d1", "d2", "d3"}
+    with Client(empty_dsn) as client:
+        docs = client.collection("docs")
+        assert docs.info().settings["lexical"] == "bm25"
+        assert docs.search("lion", alpha=0)[0].id in {"d2", "d3"}
+        assert docs.drain_queue().changed == len(WORDS)
+        assert docs.ingest([{"id": "new", "text": "another lion"}]).new == 1
+        assert docs.search("lion")[0].dense_rank is not None
+        docs.delete("new")
+    schema.downgrade(empty_dsn, "0001")
+    assert rows(empty_dsn, stored) == before
+    assert lexical(empty_dsn) == ranked
+    schema.upgrade(empty_dsn)
+    assert schema.check(empty_dsn) == []
 
 
 def test_the_database_at_head_is_what_the_models_say(dsn):

@@ -2,7 +2,8 @@
 -- Arguments:  collection_id, lexemes, frequencies  (how often the query says each)
 -- Returns:    quoted    the lexeme as a tsquery spells it
 --             weight    frequency * idf, idf = ln(1 + (N - df + 0.5) / (df + 0.5)) (as Lucene's)
---             df        chunks with it: of the last refresh, else counted now, 10,000 at most
+--             df        chunks with it: of the last refresh, else counted now, 10,000 at most (and
+--                       weighed as the rare lexeme it was at the last refresh)
 --             tiers     chunks with each impact mark; NULL for a lexeme that is read whole
 -- Ordering:   weight descending, lexeme; lexemes of no chunk are left out.
 -- Volatility: stable. Index: term_statistics_pkey, chunks_lexemes_idx for lexemes without statistics.
@@ -15,19 +16,29 @@ SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_variable
 DECLARE
+    -- refresh_statistics() keeps no row of a lexeme in fewer than three chunks.
+    unstored CONSTANT double precision := 2;
     total bigint;
+    refreshed boolean;
 BEGIN
     SELECT s.chunks INTO total FROM pgseek.collection_statistics s WHERE s.collection_id = collection_id;
-    IF coalesce(total, 0) = 0 THEN
+    refreshed := coalesce(total, 0) > 0;
+    IF NOT refreshed THEN
         -- Never refreshed, so it is small, or being filled for the first time.
         SELECT count(*) INTO total FROM (
             SELECT FROM pgseek.chunks c WHERE c.collection_id = collection_id LIMIT 100000) AS some_chunks;
     END IF;
     RETURN QUERY
     SELECT stated.lexeme, stated.quoted,
-           stated.frequency * ln(1 + (greatest(total, stated.df) - stated.df + 0.5) / (stated.df + 0.5)) AS weight,
+           stated.frequency * ln(1 + (greatest(total, stated.df_then) - stated.df_then + 0.5) / (stated.df_then + 0.5))
+               AS weight,
            stated.df, stated.tiers
-      FROM (SELECT q.lexeme, q.quoted, q.frequency, t.tiers,
+      FROM (SELECT counted.*,
+                   -- df and N must be of one time: a lexeme that has become frequent since the last refresh
+                   -- was rare then, and is weighed so until the next.
+                   CASE WHEN refreshed AND counted.stored IS NULL THEN least(counted.df, unstored)
+                        ELSE counted.df END AS df_then
+              FROM (SELECT q.lexeme, q.quoted, q.frequency, t.tiers, t.chunks AS stored,
                    coalesce(t.chunks, (SELECT count(*) FROM (
                        SELECT FROM pgseek.chunks c
                         WHERE c.collection_id IS NOT DISTINCT FROM collection_id
@@ -39,7 +50,7 @@ BEGIN
               -- OFFSET 0 keeps this a look-up per word.
               LEFT JOIN LATERAL (
                   SELECT s.chunks, s.tiers FROM pgseek.term_statistics s
-                   WHERE s.collection_id = collection_id AND s.lexeme = q.lexeme OFFSET 0) AS t ON true) AS stated
+                   WHERE s.collection_id = collection_id AND s.lexeme = q.lexeme OFFSET 0) AS t ON true) AS counted) AS stated
      WHERE stated.df > 0
      ORDER BY weight DESC, stated.lexeme;
 END
