@@ -15,25 +15,22 @@ LOCK = 0x706773656B
 
 
 def run(connection):
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
-    try:
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-        connection.commit()
-        context.configure(
-            connection=connection,
-            target_metadata=metadata,
-            version_table=VERSION_TABLE,
-            version_table_schema=SCHEMA,
-            include_schemas=True,
-            include_name=is_ours,
-            compare_server_default=True,
-        )
-        with context.begin_transaction():
-            context.run_migrations()
-    finally:
-        connection.rollback()
-        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK})
-        connection.commit()
+    # Held by the transaction, not the session: a pooler may hand out another backend after it.
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+    if connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": SCHEMA}) is None:
+        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+        version_table_schema=SCHEMA,
+        include_schemas=True,
+        include_name=is_ours,
+        compare_server_default=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.commit()
 
 
 def emit_sql():

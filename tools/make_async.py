@@ -38,7 +38,7 @@ COROUTINES = (
     "ingest|search|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_perform|_transact"
 )
 AWAITED = re.compile(
-    r"self\._run\(|self\._client\._run\(|self\._runner\.(?:run|close)\(|runner\.open\(|"
+    r"self\._run\(|self\._client\._run\(|self\._runner\.close\(|runner\.run\(|runner\.open\(|"
     r"self\._pool\.(?:open|close)\(|self\._transact\(|self\.close\(|self\._own_embedder\(|"
     r"(?<=return )(?:_drive|_perform_on)\(|(?<== )perform\(|connection\.execute\(|cursor\.fetchall\(|"
     r"copy\.write_row\("

@@ -18,7 +18,14 @@ depends_on = None
 FROZEN = Path(__file__).parent.parent / "sql" / revision
 # The generated column of chunks calls these, so they come before the tables; the others read them.
 BEFORE_TABLES = ("document_id", "content_hash", "collection_mark", "lexemes", "lexical_query")
-AFTER_TABLES = ("require_collection", "add_language", "search", "put_document", "delete_document")
+AFTER_TABLES = (
+    "require_collection",
+    "delete_embeddings",
+    "add_language",
+    "search",
+    "put_document",
+    "delete_document",
+)
 
 TABLES = """
 CREATE TABLE pgseek.collections (

@@ -137,7 +137,8 @@ class AsyncClient:
                 runner = AsyncRunner(session)
                 await runner.open()
                 self._runner = runner
-        return await self._runner.run(script)
+            runner = self._runner
+        return await runner.run(script)
 
 
 class AsyncCollection:

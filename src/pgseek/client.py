@@ -134,7 +134,8 @@ class Client:
                 runner = Runner(session)
                 runner.open()
                 self._runner = runner
-        return self._runner.run(script)
+            runner = self._runner
+        return runner.run(script)
 
 
 class Collection:

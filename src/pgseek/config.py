@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from pgseek.errors import ConfigurationError
 
 def default_data_dir() -> Path:
     """Return where the embedded server keeps its data: the user's data directory."""
+    if sys.platform == "darwin":
+        # Not "Application Support": the server cannot use a path with a space.
+        return Path.home() / ".pgseek" / "postgres"
     return Path(platformdirs.user_data_dir("pgseek", appauthor=False)) / "postgres"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -33,11 +34,11 @@ class Check:
     detail: str
 
 
-def diagnose(dsn: str | None, settings: Settings) -> list[Check]:
+def diagnose(dsn: str | None, settings: Settings, data_dir: Path | None = None) -> list[Check]:
     """Return the checks in the order they depend on each other; it stops where the next cannot run."""
     checks = [Check("python", True, platform.python_version()), _embedder(settings)]
     try:
-        found = resolve_dsn(dsn, None, settings)
+        found = resolve_dsn(dsn, data_dir, settings)
         with connect(found, settings.connect_timeout) as connection:
             checks.append(Check("server", True, describe_dsn(found)))
             state = server_state(connection)

@@ -22,6 +22,8 @@ def get(info: CollectionInfo, external_id: str) -> Script[Document | None]:
 
 def delete(info: CollectionInfo, external_ids: str | Iterable[str]) -> Script[int]:
     """Delete documents with their chunks, embeddings and queue entries; return how many existed."""
+    if not isinstance(external_ids, Iterable):
+        raise InvalidInput(f"ids is {external_ids!r}, but must be a document's id or several of them")
     given = [external_ids] if isinstance(external_ids, str) else list(external_ids)
     ids = sorted({document_id(_checked(one)) for one in given})
 
@@ -31,6 +33,7 @@ def delete(info: CollectionInfo, external_ids: str | Iterable[str]) -> Script[in
             " RETURNING document_id",
             [info.collection_id, ids],
         )
+        yield from fetch("SELECT pgseek.delete_embeddings(%s, %s)", [info.collection_id, ids])
         yield from fetch(
             "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)",
             [info.collection_id, ids],

@@ -16,19 +16,23 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from pgvector import HalfVector
 from psycopg.sql import SQL, Identifier
 
 from pgseek.chunking import chunk_text
 from pgseek.collections import Languages, ensure_index, languages
 from pgseek.embedders.base import Embedder, Vectors, usable
-from pgseek.errors import CollectionNotFound, InvalidInput
+from pgseek.errors import CollectionNotFound, DatabaseError, InvalidInput
 from pgseek.steps import Script, copy_in, embed_documents, fetch, fetch_one, transact
 from pgseek.types import Chunk, CollectionInfo, Document, IngestReport, Located, Rejection
 
 Progress = Callable[[IngestReport], None]
 Source = Document | Mapping[str, Any] | Located | Rejection
 BATCH_SIZE = 500
+# A batch ends early at this many characters, so that long documents do not add up in memory.
+BATCH_CHARACTERS = 8_000_000
+MAX_TITLE = 10_000
 # Up to this many chunks an ingest may rewrite them all to weigh them anew.
 REWEIGH_UP_TO = 50_000
 # The planner's statistics are gathered anew after an ingest that wrote this many chunks.
@@ -132,11 +136,15 @@ def ingest(
 
 def settle(info: CollectionInfo, written: int) -> Script[None]:
     """After writing ``written`` chunks: statistics, the index if it is due, and the planner's view."""
-    if written == 0:
-        return
+    # Asked of the catalogue, not of this run: an earlier one may have been killed before it came here.
     yield from keep_statistics(info)
     yield from ensure_index(info)
-    if written >= ANALYZE_FROM:
+    state = yield from fetch_one(
+        "SELECT count(*) > 0 AS never FROM pg_class WHERE oid = ANY (ARRAY[to_regclass('pgseek.chunks'),"
+        " to_regclass(%s)]::oid[]) AND reltuples < 0",
+        [f"pgseek.embeddings_{info.space_id}"],
+    )
+    if written >= ANALYZE_FROM or (state is not None and state["never"]):
         tables = ("documents", "chunks", f"embeddings_{info.space_id}")
         names = SQL(", ").join(Identifier("pgseek", table) for table in tables)
         # A user who does not own the tables gets a warning from the server, not an error.
@@ -170,11 +178,12 @@ def _batches(
     rejected: list[Rejection],
 ) -> Iterator[list[Prepared]]:
     batch: list[Prepared] = []
+    characters = 0
     seen: set[bytes] = set()
     for position, item in enumerate(documents, 1):
         outcome = prepare(item, position, language, known)
         if isinstance(outcome, Prepared):
-            # Eight bytes of the id are enough to tell a few billion documents apart.
+            # Twelve of the id's bytes tell more documents apart than there can be.
             key = outcome.document_id.bytes[:6] + outcome.document_id.bytes[-6:]
             if key in seen:
                 outcome = Rejection(
@@ -186,11 +195,12 @@ def _batches(
             else:
                 seen.add(key)
                 batch.append(outcome)
+                characters += len(outcome.body) + len(outcome.metadata)
         if isinstance(outcome, Rejection):
             rejected.append(outcome)
-        if len(batch) == size:
+        if len(batch) == size or characters > BATCH_CHARACTERS:
             yield batch
-            batch = []
+            batch, characters = [], 0
     if batch or rejected:
         yield batch
 
@@ -215,6 +225,10 @@ def prepare(item: Source, position: int, language: str, known: Languages) -> Pre
             _check_text(name, value)
         if not document.id:
             raise InvalidInput("the id is empty")
+        if len(document.title) > MAX_TITLE:
+            raise InvalidInput(
+                f"the title has {len(document.title):,} characters, at most {MAX_TITLE:,} are allowed"
+            )
         if not document.text.strip():
             raise InvalidInput("the document has no text")
         metadata = _metadata_json(document.metadata)
@@ -306,16 +320,42 @@ def _ingest_batch(
     for language in sorted({document.language for document in writable} - {info.language}):
         yield from fetch("SELECT pgseek.add_language(%s, %s)", [info.collection_id, language])
 
-    def write() -> Script[dict[str, int]]:
-        return (yield from _write(info, writable, other_metadata, embedded))
+    yield from _store(info, writable, other_metadata, embedded, tally)
 
-    if writable or other_metadata:
+
+def _store(
+    info: CollectionInfo,
+    content: Sequence[Prepared],
+    metadata: Sequence[Prepared],
+    embedded: Mapping[UUID, list[EmbeddedChunk]],
+    tally: Tally,
+) -> Script[None]:
+    """Write documents in one transaction; one that the server cannot hold is found and rejected."""
+    if not content and not metadata:
+        return
+
+    def write() -> Script[dict[str, int]]:
+        return (yield from _write(info, content, metadata, embedded))
+
+    try:
         counts = yield from transact(write)
-        tally.new += counts["new"]
-        tally.changed += counts["changed"]
-        tally.metadata_changed += counts["metadata_changed"]
-        tally.unchanged += counts["unchanged"]
-        tally.chunks += counts["chunks"]
+    except DatabaseError as error:
+        if not isinstance(error.__cause__, psycopg.errors.ProgramLimitExceeded | psycopg.DataError):
+            raise
+        if len(content) + len(metadata) == 1:
+            (culprit,) = [*content, *metadata]
+            reason = f"the server cannot hold it: {error}"
+            tally.rejected.append(Rejection(culprit.position, culprit.external_id, reason, culprit.source))
+            return
+        middle, half = (len(content) + 1) // 2, (len(metadata) + 1) // 2
+        yield from _store(info, content[:middle], metadata[:half] if not content else [], embedded, tally)
+        yield from _store(info, content[middle:], metadata if content else metadata[half:], embedded, tally)
+        return
+    tally.new += counts["new"]
+    tally.changed += counts["changed"]
+    tally.metadata_changed += counts["metadata_changed"]
+    tally.unchanged += counts["unchanged"]
+    tally.chunks += counts["chunks"]
 
 
 def _compare(info: CollectionInfo, batch: Sequence[Prepared]) -> Script[dict[UUID, dict[str, Any]]]:
@@ -366,7 +406,10 @@ def embed_chunks(
     embedded: dict[UUID, list[EmbeddedChunk]] = {}
     for document in documents:
         keys, chunks = hashes[document.document_id], chunked[document.document_id]
-        if all(key in vectors for key in keys):
+        if not keys:
+            reason = "the document has no text"
+            tally.rejected.append(Rejection(document.position, document.external_id, reason, document.source))
+        elif all(key in vectors for key in keys):
             embedded[document.document_id] = [
                 EmbeddedChunk(chunk, key, vectors[key]) for chunk, key in zip(chunks, keys, strict=True)
             ]
@@ -477,6 +520,7 @@ def replace_chunks(
     weighting = yield from _weighting(info, documents, embedded)
     ids = list(documents)
     key = [info.collection_id, ids]
+    yield from fetch("SELECT pgseek.delete_embeddings(%s, %s)", key)
     yield from fetch("DELETE FROM pgseek.chunks WHERE collection_id = %s AND document_id = ANY (%s)", key)
     yield from fetch(
         "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)", key

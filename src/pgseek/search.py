@@ -18,7 +18,7 @@ SELECT * FROM pgseek.search(
     collection => %(collection)s, query => %(query)s, k => %(k)s,
     query_embedding => %(embedding)s, alpha => %(alpha)s, fusion => %(fusion)s,
     lexical => %(lexical)s, filter => %(filter)s::jsonpath, candidates => %(candidates)s,
-    rrf_k => %(rrf_k)s, snippets => %(snippets)s, highlight => %(highlight)s)
+    rrf_k => %(rrf_k)s, snippets => %(snippets)s, highlight => %(highlight)s, space_id => %(space)s)
  ORDER BY rank
 """
 
@@ -26,7 +26,13 @@ SELECT * FROM pgseek.search(
 def search(info: CollectionInfo, embedder: Embedder, request: Search) -> Script[list[Hit]]:
     """Embed the query (through the cache) unless only the lexical leg runs, then search."""
     embedding = None
-    if request.alpha != 0:
+    only_lexical = request.alpha == 0 or (
+        request.alpha is None
+        and request.fusion is None
+        and info.settings["fusion"] == "weighted"
+        and info.settings["alpha"] == 0
+    )
+    if not only_lexical:
         embedding = yield from query_embedding(info, embedder, request.query)
     return (yield from search_with(info, request, embedding))
 
@@ -48,6 +54,7 @@ def search_with(info: CollectionInfo, request: Search, embedding: Vectors | None
             "rrf_k": request.rrf_k,
             "snippets": request.snippets,
             "highlight": list(request.highlight),
+            "space": info.space_id,
         },
     )
     return [hit(row) for row in rows]
@@ -56,23 +63,27 @@ def search_with(info: CollectionInfo, request: Search, embedding: Vectors | None
 def query_embedding(info: CollectionInfo, embedder: Embedder, query: str) -> Script[Vectors]:
     """Return the query's vector from the cache, else embed it and put it there.
 
-    The cached copy is also what SQL callers find. On a read-only standby nothing is stored.
+    The cached copy is also what SQL callers find. Where this user or this server may not write,
+    nothing is stored.
     """
     key = [info.identity_hash, hashlib.sha256(query.encode()).digest()]
     row = yield from fetch_one(
-        "SELECT embedding FROM pgseek.embedding_cache"
-        " WHERE identity = %s AND input_type = 'query' AND text_hash = %s",
+        "SELECT (SELECT c.embedding FROM pgseek.embedding_cache c"
+        " WHERE c.identity = %s AND c.input_type = 'query' AND c.text_hash = %s) AS embedding,"
+        " current_setting('transaction_read_only') = 'off'"
+        " AND has_table_privilege('pgseek.embedding_cache', 'INSERT') AS writable",
         key,
     )
-    if row is not None:
+    if row is not None and row["embedding"] is not None:
         cached: Vectors = row["embedding"].to_numpy()
         return cached
     vector = yield from embed_query(embedder, query)
-    yield from fetch(
-        "INSERT INTO pgseek.embedding_cache (identity, input_type, text_hash, embedding)"
-        " SELECT %s, 'query', %s, %s WHERE NOT pg_is_in_recovery() ON CONFLICT DO NOTHING",
-        [*key, vector],
-    )
+    if row is not None and row["writable"]:
+        yield from fetch(
+            "INSERT INTO pgseek.embedding_cache (identity, input_type, text_hash, embedding)"
+            " VALUES (%s, 'query', %s, %s) ON CONFLICT DO NOTHING",
+            [*key, vector],
+        )
     return vector
 
 

@@ -165,7 +165,9 @@ def _csv_rows(stream: IO[bytes], source: str) -> Iterator[Located | Rejection]:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                yield Rejection(rows.reader.line_num, None, f"not CSV: {error}", source)
+                yield Rejection(
+                    rows.reader.line_num, None, f"not CSV: {error}; the rest of the file was not read", source
+                )
                 return
             if row is None:
                 return

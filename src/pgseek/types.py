@@ -20,6 +20,7 @@ FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
 LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
 
 MAX_K = 10_000
+MAX_QUERY = 20_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -114,6 +115,10 @@ class Search:
     def __post_init__(self) -> None:
         if not isinstance(self.query, str) or not self.query.strip():
             raise InvalidInput("the query is empty; give at least one word")
+        if len(self.query) > MAX_QUERY:
+            raise InvalidInput(
+                f"the query has {len(self.query):,} characters, but at most {MAX_QUERY:,} are allowed"
+            )
         if "\x00" in self.query:
             raise InvalidInput("the query holds a NUL byte, which PostgreSQL text cannot; remove it")
         try:

@@ -167,7 +167,7 @@ def test_the_embedded_server_commands(pgseek, data_dir):
         (["search", "docs", "x", "--fusion", "sum"], 2, "fusion is 'sum'"),
         (["search", "docs", "x", "--filter", "nonsense"], 2, "'nonsense' is not key=value"),
         (["search", "docs", "x", "--filter", "{bad"], 2, "is not JSON"),
-        (["search", "docs", "x", "--filter", "$.a =="], 1, "jsonpath"),
+        (["search", "docs", "x", "--filter", "$.a =="], 2, "not a jsonpath predicate"),
         (["search", "dosc", "x"], 3, "did you mean 'docs'"),
         (["search"], 2, "Missing argument"),
         (["search", "docs", "x", "-k", "many"], 2, "search --help"),

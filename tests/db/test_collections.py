@@ -6,12 +6,14 @@ import pytest
 from support import CORPUS, CountingEmbedder, rows
 
 from pgseek import (
+    Client,
     CollectionExists,
     CollectionNotFound,
     EmbedderIdentity,
     InvalidInput,
     SpaceMismatch,
 )
+from pgseek.db.connection import connect
 
 
 def test_an_unknown_name_suggests_the_nearest(client):
@@ -117,3 +119,42 @@ def test_dropping_leaves_nothing_behind(client, dsn):
     ] == ["embeddings_1"]
     for table in ("documents", "chunks", "ingest_queue"):
         assert rows(dsn, f"SELECT count(*) AS n FROM pgseek.{table} WHERE collection_id = 2")[0]["n"] == 0
+
+
+def test_a_handle_of_a_collection_made_anew_with_another_model_is_refused(client, dsn):
+    """Same name, same dimensions, another model: its vectors must not be compared with these."""
+    old = client.create_collection("docs", embedder=CountingEmbedder(model="one"))
+    old.ingest(CORPUS)
+    with Client(dsn) as other:
+        other.drop_collection("docs")
+        other.create_collection("docs", embedder=CountingEmbedder(model="two")).ingest(CORPUS)
+    with pytest.raises(SpaceMismatch, match=r"now uses space 2 .*open the collection again"):
+        old.search("cache")
+    with pytest.raises(SpaceMismatch):
+        old.search("cache", query_embedding=[1] * 8)
+
+
+def test_using_a_dropped_collection_says_so(client, dsn):
+    docs = client.create_collection("docs", embedder=CountingEmbedder())
+    docs.ingest(CORPUS)
+    client.drop_collection("docs")
+    with pytest.raises(CollectionNotFound, match="'docs'"):
+        docs.search("cache")
+    with pytest.raises(CollectionNotFound, match="dropped in the meantime"):
+        docs.ingest([{"id": "1", "text": "x"}])
+    assert rows(dsn, "SELECT count(*) AS n FROM pgseek.documents")[0]["n"] == 0
+
+
+def test_making_and_dropping_a_collection_does_not_lock_the_others(client, dsn):
+    client.create_collection("busy", embedder=CountingEmbedder()).ingest(CORPUS)
+    gone = client.create_collection("gone", embedder=CountingEmbedder())
+    gone.ingest(CORPUS)
+    with connect(dsn) as connection, connection.transaction():
+        connection.execute("SELECT * FROM pgseek.search('busy', 'cache')")
+        connection.execute("SELECT pgseek.put_document('busy', 'open', 'an open transaction')")
+        # With a lock on chunks this would wait for ever for the transaction above.
+        rows(dsn, f"ALTER DATABASE {connection.info.dbname} SET lock_timeout = '5s'")
+        with Client(dsn) as other:
+            other.drop_collection("gone")
+            other.create_collection("new", embedder=CountingEmbedder()).ingest(CORPUS)
+    assert [info.name for info in client.list_collections()] == ["busy", "new"]

@@ -185,6 +185,7 @@ def test_an_embedder_of_the_wrong_shape_is_refused(client):
 
 
 def test_statements_do_not_grow_with_the_documents(docs, dsn):
+    docs.ingest([{"id": "first", "text": "first"}])
     calls = []
     run = docs._client._runner._perform
 
@@ -197,7 +198,9 @@ def test_statements_do_not_grow_with_the_documents(docs, dsn):
     few = len(calls)
     calls.clear()
     docs.ingest([{"id": f"b{n}", "text": f"text b{n}"} for n in range(400)])
-    assert len(calls) == few
+    # Four times the documents; the statistics may be due in one of the two and not in the other.
+    assert len(calls) <= few + 1
+    assert few < 15
 
 
 def test_ids_and_hashes_agree_with_sql(dsn):
@@ -306,6 +309,32 @@ def without_ids(state):
         [tuple(str(cell).replace("' c1'", "' c'").replace("' c2'", "' c'") for cell in row) for row in part]
         for part in state.values()
     ]
+
+
+def test_an_ingest_killed_while_it_built_the_index_leaves_that_to_the_next(docs, dsn):
+    documents = [{"id": str(n), "text": f"text {n}"} for n in range(1500)]
+    docs.ingest(documents)
+    # As after a kill -9 in the middle of CREATE INDEX, which rolls it back.
+    rows(dsn, "DROP INDEX pgseek.embeddings_1_hnsw")
+    assert counts(docs.ingest(documents)) == (0, 0, 0, 1500, 0)
+    assert rows(dsn, "SELECT to_regclass('pgseek.embeddings_1_hnsw') IS NOT NULL AS built") == [
+        {"built": True}
+    ]
+
+
+def test_a_document_the_server_cannot_hold_is_rejected_alone(docs, dsn):
+    # A fault in the server for one kind of text, as its own limits would be one.
+    rows(
+        dsn,
+        "ALTER TABLE pgseek.documents ADD COLUMN fault integer"
+        " GENERATED ALWAYS AS (1 / CASE WHEN body LIKE 'monster%' THEN 0 ELSE 1 END) STORED",
+    )
+    good = [{"id": f"good {n}", "text": f"good {n}"} for n in range(20)]
+    report = docs.ingest([*good[:7], {"id": "bad", "text": "monster"}, *good[7:]])
+    assert counts(report) == (20, 0, 0, 0, 1)
+    assert report.rejected[0].id == "bad"
+    assert "the server cannot hold it: division by zero" in report.rejected[0].reason
+    assert counts(docs.ingest([{"id": "t", "text": "x", "title": "t" * 10_001}])) == (0, 0, 0, 0, 1)
 
 
 def test_the_index_is_built_once_there_are_rows_enough(docs, dsn):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -82,6 +83,54 @@ def test_a_user_who_may_not_reads_a_clear_error(server_dsn, dsn):
             client.list_collections()
     finally:
         rows(server_dsn, "DROP ROLE pgseek_nobody")
+
+
+def test_a_reader_without_the_right_to_write_searches(server_dsn, dsn):
+    with Client(dsn) as client:
+        client.create_collection("docs").ingest([{"id": "1", "text": "for readers"}])
+    rows(server_dsn, "DROP ROLE IF EXISTS pgseek_reader")
+    rows(server_dsn, "CREATE ROLE pgseek_reader LOGIN PASSWORD 'x'")
+    try:
+        rows(dsn, "GRANT USAGE ON SCHEMA pgseek TO pgseek_reader")
+        rows(dsn, "GRANT SELECT ON ALL TABLES IN SCHEMA pgseek TO pgseek_reader")
+        with Client(make_conninfo(dsn, user="pgseek_reader", password="x")) as client:
+            (hit,) = client.collection("docs").search("readers")
+            assert hit.dense_score is not None
+            assert client.collection("docs").search("readers", alpha=1)
+        rows(dsn, "DROP OWNED BY pgseek_reader")
+        assert rows(dsn, "SELECT count(*) AS n FROM pgseek.embedding_cache") == [{"n": 0}]
+    finally:
+        rows(server_dsn, "DROP ROLE pgseek_reader")
+
+
+def test_a_read_only_session_searches(dsn):
+    with Client(dsn) as client:
+        client.create_collection("docs").ingest([{"id": "1", "text": "for readers"}])
+    with Client(make_conninfo(dsn, options="-c default_transaction_read_only=on")) as client:
+        (hit,) = client.collection("docs").search("readers")
+        assert hit.dense_score is not None
+
+
+def test_a_database_in_another_encoding_is_refused(server_dsn):
+    rows(server_dsn, "CREATE DATABASE pgseek_latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    try:
+        with pytest.raises(UnsupportedServer, match="encoded in LATIN1, but pgseek needs UTF8"):
+            schema.upgrade(make_conninfo(server_dsn, dbname="pgseek_latin"))
+    finally:
+        rows(server_dsn, "DROP DATABASE pgseek_latin")
+
+
+def test_a_data_dir_with_a_space_is_refused_with_the_way_out(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"a path with a space.*PGSEEK_DATA_DIR"):
+        embedded.start(tmp_path / "with a space")
+
+
+def test_first_starts_at_once_share_one_database(data_dir):
+    command = [sys.executable, "-m", "pgseek", "--data-dir", str(data_dir), "collections", "list"]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        _, err = process.communicate()
+        assert process.returncode == 0, err
 
 
 def test_the_doctor_tells_each_of_these_apart(dsn, empty_dsn):

@@ -112,6 +112,10 @@ def test_get_and_count(docs):
         ("'docs', '1', E' \\n'", "document '1' has no text"),
         ("'docs', '1', 'x', metadata => '[1]'", "is a JSON array, but must be a JSON object"),
         ("'docs', '1', 'x', metadata => NULL", "is NULL, but must be a JSON object"),
+        ("'docs', '1', E'\\u00a0 \\u3000'", "document '1' has no text"),
+        ("'docs', '1', 'x', language => '123'", "language '123' is not a text-search configuration"),
+        ("'docs', '1', 'x', language => '-'", "language '-' is not a text-search configuration"),
+        ("'docs', '1', 'x', language => 'a.b.c'", "language 'a.b.c' is not a text-search configuration"),
         ("'docs', '1', 'x', language => 'klingon'", "language 'klingon' is not a text-search configuration"),
     ],
 )

@@ -105,8 +105,7 @@ def at_first_revision(dsn):
     rows(
         dsn,
         "CREATE TABLE pgseek.embeddings_1 (collection_id int, document_id uuid, ordinal int,"
-        " embedding vector(256) NOT NULL, PRIMARY KEY (collection_id, document_id, ordinal),"
-        " FOREIGN KEY (collection_id, document_id, ordinal) REFERENCES pgseek.chunks ON DELETE CASCADE)",
+        " embedding vector(256) NOT NULL, PRIMARY KEY (collection_id, document_id, ordinal))",
     )
     for number, text in enumerate(WORDS):
         rows(
@@ -158,6 +157,21 @@ def test_check_reports_a_difference(dsn):
     rows(dsn, "ALTER TABLE pgseek.documents ADD COLUMN extra integer")
     (difference,) = schema.check(dsn)
     assert "extra" in difference
+
+
+def test_check_reports_a_function_that_was_changed(dsn):
+    rows(
+        dsn,
+        "CREATE OR REPLACE FUNCTION pgseek.dimension(lexeme text) RETURNS integer LANGUAGE plpgsql IMMUTABLE"
+        " STRICT PARALLEL SAFE AS $$ BEGIN RETURN 1; END $$",
+    )
+    assert schema.check(dsn) == [f"function dimension is not the one of revision {revisions.HEAD}"]
+
+
+def test_somebodys_own_table_in_our_schema_survives_a_downgrade(dsn):
+    rows(dsn, "CREATE TABLE pgseek.mine (x int)")
+    assert schema.downgrade(dsn, "base") is None
+    assert rows(dsn, "SELECT * FROM pgseek.mine") == []
 
 
 def test_the_functions_at_head_are_the_files_at_head(dsn):

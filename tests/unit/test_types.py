@@ -44,7 +44,7 @@ def test_a_lone_surrogate_in_the_query_is_refused_with_its_place():
         *[({"rrf_k": n}, "1 to 1,000,000") for n in (0, -60, 1_000_001, True, 60.5, None)],
         *[({"alpha": a}, "0..1") for a in (-0.1, 1.1, math.nan, math.inf, True, "0.5", [])],
         *[({"fusion": f}, "weighted, rrf") for f in ("RRF", "", "sum", 1, ["rrf"])],
-        *[({"lexical": x}, "ts_rank_cd, ts_rank") for x in ("bm25", "", "ts_rank; DROP TABLE x", 0)],
+        *[({"lexical": x}, "bm25, ts_rank_cd, ts_rank") for x in ("tfidf", "", "ts_rank; DROP TABLE x", 0)],
     ],
     ids=str,
 )

@@ -81,6 +81,7 @@ BEGIN
          WHERE d.collection_id = of_collection.collection_id AND d.document_id = id;
         DELETE FROM pgseek.chunks c
          WHERE c.collection_id = of_collection.collection_id AND c.document_id = id;
+        PERFORM pgseek.delete_embeddings(of_collection.collection_id, ARRAY[id]);
     END IF;
 
     INSERT INTO pgseek.chunks

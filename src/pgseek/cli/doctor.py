@@ -17,7 +17,7 @@ def doctor(
 ) -> None:
     """Check everything a search needs; exit code 1 if something is wrong."""
     state = state_of(context)
-    checks = diagnose(state.dsn, state.settings())
+    checks = diagnose(state.dsn, state.settings(), state.data_dir)
     if as_json:
         print_json(checks)
     else:

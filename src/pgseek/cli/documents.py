@@ -19,7 +19,7 @@ from pgseek.cli.output import MARKS, complain, err, out, print_hits, print_json,
 from pgseek.cli.state import state_of
 from pgseek.client import Collection
 from pgseek.errors import InvalidInput
-from pgseek.filters import Filter
+from pgseek.filters import to_jsonpath
 from pgseek.sources import Format, read_sources
 from pgseek.types import IngestReport
 
@@ -99,7 +99,8 @@ def search(
     filters: Annotated[
         list[str] | None,
         typer.Option(
-            "--filter", help="key=value (repeatable), a JSON object, or a jsonpath predicate starting with $"
+            "--filter",
+            help="key=value, a JSON object, or a jsonpath predicate ($…); all given ones must hold",
         ),
     ] = None,
     candidates: Annotated[int | None, typer.Option(help="rows taken from each leg")] = None,
@@ -124,32 +125,34 @@ def search(
         print_hits(hits, explain=explain)
 
 
-def parse_filters(given: list[str]) -> Filter | None:
+def parse_filters(given: list[str]) -> str | None:
     """Return the filter of the --filter options: pairs are joined with AND.
 
     Raises:
         InvalidInput: neither a pair, nor a JSON object, nor a jsonpath predicate.
     """
-    if len(given) == 1 and given[0].lstrip().startswith("$"):
-        return given[0]
-    together: dict[str, Any] = {}
-    for text in given:
-        if text.lstrip().startswith("{"):
-            try:
-                together.update(json.loads(text))
-            except (ValueError, RecursionError) as error:
-                raise InvalidInput(f"--filter {text!r} is not JSON: {error}") from error
-            continue
-        key, equals, value = text.partition("=")
-        if not equals or not key or text.lstrip().startswith("$"):
-            raise InvalidInput(
-                f"--filter {text!r} is not key=value, a JSON object, or one jsonpath predicate"
-            )
+    return " && ".join(f"({part})" for part in filter(None, map(_jsonpath, given))) or None
+
+
+def _jsonpath(text: str) -> str | None:
+    if text.lstrip().startswith("$"):
+        return text
+    if text.lstrip().startswith("{"):
         try:
-            together[key] = json.loads(value)
-        except (ValueError, RecursionError):
-            together[key] = value
-    return together or None
+            return to_jsonpath(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"--filter {text!r} is not JSON: {error}") from error
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InvalidInput(f"--filter {text!r} is not key=value, a JSON object, or a jsonpath predicate")
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        parsed = value
+    if isinstance(parsed, str | dict | list):
+        return to_jsonpath({key: parsed})
+    # 1.10 may be stored as a number or as text: either is what key=1.10 says.
+    return to_jsonpath({key: {"$in": [parsed, value]}})
 
 
 def get(context: typer.Context, collection: Name, id: str, as_json: Json = False) -> None:  # noqa: A002

@@ -24,6 +24,8 @@ from pgseek.errors import CollectionNotFound, InvalidInput, PgseekError
 # Older Typers raise click's usage errors, newer ones their own; this is the base of either.
 UsageError: Any = typer.BadParameter.__base__
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="pgseek",
     help="Hybrid search on PostgreSQL: documents in, ranked answers out.",
@@ -69,6 +71,8 @@ def settings(
 def main() -> None:
     """Run the command line and exit."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # The pool's own story of a lost server; ours is the one line at the end.
+    logging.getLogger("psycopg").setLevel(logging.CRITICAL)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     debug = "--debug" in sys.argv
@@ -87,9 +91,11 @@ def _run(debug: bool) -> int:
         where = error.ctx.command_path if error.ctx is not None else "pgseek"
         complain(f"{error.format_message()}; see {where} --help")
         code = 2
-    except (KeyboardInterrupt, typer.Abort):
-        complain("interrupted; running the same command again goes on where it stopped")
-        code = 130
+    except typer.Abort:
+        complain("not confirmed; nothing was changed")
+        code = 1
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,4 +105,6 @@ def _run(debug: bool) -> int:
             raise
         complain(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
         code = 1
+    if code == INTERRUPTED:
+        complain("interrupted; running the same command again goes on where it stopped")
     return code if isinstance(code, int) else 0

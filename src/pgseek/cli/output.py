@@ -15,7 +15,8 @@ from rich.text import Text
 
 from pgseek.types import Hit, IngestReport
 
-out = Console(highlight=False)
+# In a pipe there is no width to fit into.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 500)
 err = Console(stderr=True, highlight=False)
 
 # Control characters cannot be typed, so they cannot be confused with the text around them.

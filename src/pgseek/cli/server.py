@@ -36,9 +36,9 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         print_json(state)
         return
     where = "running" if state.running else "stopped" if state.initialized else "never started"
-    out.print(f"{where}  {state.data_dir}", soft_wrap=True)
+    out.print(f"{where}  {state.data_dir}", soft_wrap=True, markup=False)
     if state.running:
-        out.print(f"pid {state.pid}  dsn {state.dsn}", soft_wrap=True)
+        out.print(f"pid {state.pid}  dsn {state.dsn}", soft_wrap=True, markup=False)
 
 
 @app.command()

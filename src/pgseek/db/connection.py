@@ -23,6 +23,7 @@ from pgseek.errors import (
     PgseekError,
     SchemaNotMigrated,
     SchemaTooNew,
+    SpaceMismatch,
     UnsupportedServer,
 )
 
@@ -32,6 +33,7 @@ MIN_VECTOR = (0, 8)
 _STATE = f"""
 SELECT current_setting('server_version_num')::int AS server_version,
        current_setting('server_version') AS server_name,
+       current_setting('server_encoding') AS encoding,
        (SELECT default_version FROM pg_available_extensions WHERE name = 'vector') AS vector_available,
        e.extversion AS vector_version,
        quote_ident(n.nspname) AS vector_schema,
@@ -48,6 +50,7 @@ class ServerState:
 
     server_version: int
     server_name: str
+    encoding: str
     vector_available: str | None
     vector_version: str | None
     vector_schema: str | None
@@ -117,6 +120,11 @@ def check_server(state: ServerState) -> None:
     """Raise `UnsupportedServer` unless PostgreSQL and pgvector are there and new enough."""
     if state.server_version < MIN_SERVER:
         raise UnsupportedServer(f"the server is PostgreSQL {state.server_name}, but pgseek needs 14 or newer")
+    if state.encoding != "UTF8":
+        raise UnsupportedServer(
+            f"the database is encoded in {state.encoding}, but pgseek needs UTF8; "
+            "create one with: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
+        )
     version = state.vector_version or state.vector_available
     if version is None:
         raise UnsupportedServer(
@@ -152,6 +160,7 @@ _SQLSTATES: dict[str, type[PgseekError]] = {
     "PGS01": CollectionNotFound,
     "PGS02": InvalidInput,
     "PGS04": DimensionMismatch,
+    "PGS05": SpaceMismatch,
 }
 
 
@@ -164,6 +173,12 @@ def translate(error: psycopg.Error, dsn: str | None = None) -> PgseekError:
         return own(f"{primary}; {hint}" if hint else primary)
     result: PgseekError
     match error:
+        case pg.UndefinedTable() if re.search(r"embeddings_\d+", primary):
+            result = CollectionNotFound("the collection was dropped in the meantime")
+        case pg.ForeignKeyViolation() if error.diag.constraint_name == "documents_collection_id_fkey":
+            result = CollectionNotFound("the collection was dropped in the meantime")
+        case psycopg.Error() if "jsonpath" in primary:
+            result = InvalidInput(f"the filter is not a jsonpath predicate: {primary}")
         case pg.UndefinedTable() | pg.UndefinedFunction() | pg.InvalidSchemaName() if SCHEMA in primary:
             result = SchemaNotMigrated(f"{primary}; run: pgseek db upgrade")
         case pg.InsufficientPrivilege():

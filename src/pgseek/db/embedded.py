@@ -22,7 +22,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from pgseek.db.connection import connect
-from pgseek.errors import ConnectionFailed, MissingExtra
+from pgseek.errors import ConfigurationError, ConnectionFailed, MissingExtra
 
 DATABASE = "pgseek"
 _CREATE = (
@@ -46,6 +46,12 @@ def start(data_dir: Path) -> str:
     """Start the server if it is not running, create the database if absent, return its DSN."""
     embedded = _package()
     data_dir = data_dir.expanduser().absolute()
+    if any(character.isspace() for character in str(data_dir)):
+        # The wheel hands the path to the server as a word of its command line.
+        raise ConfigurationError(
+            f"the embedded server cannot use a path with a space: {str(data_dir)!r}; "
+            "choose another with --data-dir or PGSEEK_DATA_DIR"
+        )
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with _plain_locale():
@@ -132,6 +138,10 @@ def _dsn(info: Any, database: str) -> str:
 def _ensure_database(maintenance_dsn: str, dsn: str) -> str:
     with connect(maintenance_dsn) as connection:
         found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+        if found is None:
+            # Two first starts at once take turns: the second finds the database.
+            connection.execute("SELECT pg_advisory_lock(1885828971)")
+            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
         if found is None:
             try:
                 connection.execute(_CREATE.format(locale="C.UTF-8"))

@@ -217,11 +217,11 @@ def embedding_table(space_id: SpaceId, dimensions: int, storage: Storage) -> Tab
     """Return the table of one embedding space, with its own `MetaData`.
 
     One typed table per space: any dimension has a real column type, two spaces live side by side,
-    and retiring one is a DROP TABLE.
+    and retiring one is a DROP TABLE. No foreign key to chunks: with one, making or dropping the table
+    would lock chunks, and every other collection's searches with it. Whoever deletes chunks calls
+    ``pgseek.delete_embeddings``.
     """
     own = MetaData(schema=SCHEMA, naming_convention=metadata.naming_convention)
-    for referenced in (collections, documents, chunks):
-        referenced.to_metadata(own)
     column_type = VECTOR(dimensions) if storage == "vector" else HALFVEC(dimensions)
     name = f"embeddings_{space_id}"
     return Table(
@@ -232,15 +232,6 @@ def embedding_table(space_id: SpaceId, dimensions: int, storage: Storage) -> Tab
         Column("ordinal", Integer, nullable=False),
         Column("embedding", column_type, nullable=False),
         PrimaryKeyConstraint("collection_id", "document_id", "ordinal"),
-        ForeignKeyConstraint(
-            ["collection_id", "document_id", "ordinal"],
-            [
-                f"{SCHEMA}.chunks.collection_id",
-                f"{SCHEMA}.chunks.document_id",
-                f"{SCHEMA}.chunks.ordinal",
-            ],
-            ondelete="CASCADE",
-        ),
     )
 
 

@@ -27,6 +27,7 @@ from pgseek.db.connection import (
 )
 from pgseek.db.models import metadata
 from pgseek.db.revisions import HEAD, KNOWN, VERSION_TABLE
+from pgseek.db.sqltext import FUNCTIONS, function_sql
 from pgseek.db.storage import SCHEMA
 from pgseek.errors import ConfigurationError, InvalidInput, SchemaTooNew
 
@@ -93,9 +94,11 @@ def downgrade(dsn: str, revision: str) -> str | None:
             command.downgrade(config, revision)
     left = current(dsn)
     if left is None:
-        with connect(dsn) as connection, connection.transaction():
+        with connect(dsn) as connection:
             connection.execute(f"DROP TABLE IF EXISTS {SCHEMA}.{VERSION_TABLE}")
-            connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA}")
+            # Somebody's own table may live in the schema: then it stays.
+            with contextlib.suppress(psycopg.errors.DependentObjectsStillExist):
+                connection.execute(f"DROP SCHEMA IF EXISTS {SCHEMA}")
     return left
 
 
@@ -118,7 +121,29 @@ def check(dsn: str) -> list[str]:
     with engine_for(dsn).connect() as sql_connection:
         # Where pgvector lives is on the path, so that its types are read by their bare names.
         sql_connection.execute(text(f"SET search_path = pg_catalog, {state.vector_schema}"))
-        return _differences(sql_connection)
+        return _differences(sql_connection) + _changed_functions(sql_connection)
+
+
+def _changed_functions(connection: Connection) -> list[str]:
+    rows = connection.execute(
+        text("SELECT proname, prosrc FROM pg_proc WHERE pronamespace = to_regnamespace(:name)"),
+        {"name": SCHEMA},
+    )
+    stored: dict[str, str] = {row.proname: row.prosrc for row in rows}
+    schema_of_vector = connection.scalar(
+        text(
+            "SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+            " WHERE e.extname = 'vector'"
+        )
+    )
+    problems = [f"function {name} is not pgseek's" for name in sorted(stored.keys() - set(FUNCTIONS))]
+    for name in FUNCTIONS:
+        body = function_sql(name, schema_of_vector).split("$function$")[1]
+        if name not in stored:
+            problems.append(f"function {name} is missing")
+        elif stored[name] != body:
+            problems.append(f"function {name} is not the one of revision {HEAD}")
+    return problems
 
 
 def _differences(connection: Connection) -> list[str]:

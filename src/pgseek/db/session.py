@@ -114,7 +114,11 @@ class Session:
 
     def unreachable(self) -> ConnectionFailed:
         """Return the error for a pool that gave no connection in time."""
+        try:
+            connect(self.dsn, self._timeout).close()
+        except ConnectionFailed as error:
+            return error
         return ConnectionFailed(
-            f"no connection to {describe_dsn(self.dsn)} became free in time: the server is gone, or "
+            f"no connection to {describe_dsn(self.dsn)} became free in time: "
             f"all {self._pool_size} connections are in use (PGSEEK_POOL_SIZE)"
         )

@@ -15,6 +15,7 @@ FUNCTIONS = (
     "propose_weighting",
     "lexical_query",
     "require_collection",
+    "delete_embeddings",
     "add_language",
     "bm25_words",
     "bm25_terms",

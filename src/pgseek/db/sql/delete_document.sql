@@ -16,6 +16,8 @@ BEGIN
      WHERE d.collection_id = of_collection.collection_id
        AND d.document_id = pgseek.document_id(delete_document.external_id);
     existed := FOUND;
+    PERFORM pgseek.delete_embeddings(
+        of_collection.collection_id, ARRAY[pgseek.document_id(delete_document.external_id)]);
     DELETE FROM pgseek.ingest_queue q
      WHERE q.collection_id = of_collection.collection_id
        AND q.document_id = pgseek.document_id(delete_document.external_id);

@@ -33,7 +33,7 @@ BEGIN
     IF external_id IS NULL OR external_id = '' THEN
         RAISE EXCEPTION 'the external id is empty' USING ERRCODE = 'PGS02';
     END IF;
-    IF body IS NULL OR btrim(body, E' \t\r\n') = '' THEN
+    IF body IS NULL OR body !~ '\S' OR btrim(body, E' \t\r\n\u00a0\u2028\u2029\u3000') = '' THEN
         RAISE EXCEPTION 'document % has no text', quote_literal(external_id) USING ERRCODE = 'PGS02';
     END IF;
     IF metadata IS NULL OR jsonb_typeof(metadata) <> 'object' THEN
@@ -42,12 +42,13 @@ BEGIN
     END IF;
     title := coalesce(title, '');
     language := coalesce(language, of_collection.language);
-    BEGIN
-        language := language::regconfig::text;
-    EXCEPTION WHEN undefined_object OR invalid_name THEN
+    PERFORM FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace
+      WHERE language = CASE n.nspname WHEN 'pg_catalog' THEN quote_ident(c.cfgname)
+                            ELSE quote_ident(n.nspname) || '.' || quote_ident(c.cfgname) END;
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'language % is not a text-search configuration of this server', quote_literal(language)
             USING ERRCODE = 'PGS02', HINT = 'SELECT cfgname FROM pg_ts_config lists them';
-    END;
+    END IF;
     IF NOT language = ANY (of_collection.languages) THEN
         PERFORM pgseek.add_language(of_collection.collection_id, language);
     END IF;
@@ -82,6 +83,7 @@ BEGIN
          WHERE d.collection_id = of_collection.collection_id AND d.document_id = id;
         DELETE FROM pgseek.chunks c
          WHERE c.collection_id = of_collection.collection_id AND c.document_id = id;
+        PERFORM pgseek.delete_embeddings(of_collection.collection_id, ARRAY[id]);
     END IF;
 
     -- The lock keeps reweigh() out until this transaction is over; other writers share it.

@@ -19,9 +19,12 @@
 --             highlight        the two texts put around matched words
 --             budget           milliseconds for the BM25 leg; past them its approximate form answers and
 --                              the rows say so in "degraded"
+--             space_id         the space that query_embedding belongs to: refused if it is not the active
+--                              one, so that vectors of two models are never compared
 -- Ordering:   score descending; ties by document_id, ordinal. "rank" is 1-based.
 -- Scores:     dense_score is the cosine similarity (-1..1), lexical_score the raw score (>= 0).
--- Errors:     PGS01 no such collection, PGS02 argument out of range, PGS04 wrong dimensions
+-- Errors:     PGS01 no such collection, PGS02 argument out of range, PGS04 wrong dimensions,
+--             PGS05 the vector of another space
 -- Volatility: volatile, because hnsw.* are set for its statement (and put back). It writes nothing
 --             and runs on a read-only standby.
 -- Index:      embeddings_<space>_hnsw, chunks_lexemes_idx (GIN), documents_metadata (GIN), primary keys.
@@ -38,7 +41,8 @@ CREATE OR REPLACE FUNCTION pgseek.search(
     rrf_k integer DEFAULT 60,
     snippets boolean DEFAULT true,
     highlight text[] DEFAULT ARRAY['<b>', '</b>'],
-    budget double precision DEFAULT 50)
+    budget double precision DEFAULT 50,
+    space_id integer DEFAULT NULL)
 RETURNS TABLE (
     rank integer,
     external_id text,
@@ -88,6 +92,9 @@ BEGIN
     IF query IS NULL OR btrim(query, E' \t\r\n') = '' THEN
         RAISE EXCEPTION 'the query is empty' USING ERRCODE = 'PGS02', HINT = 'give at least one word';
     END IF;
+    IF length(query) > 20000 THEN
+        RAISE EXCEPTION 'the query has % characters, but at most 20000 are allowed', length(query) USING ERRCODE = 'PGS02';
+    END IF;
     IF k IS NULL OR k NOT BETWEEN 1 AND 10000 THEN
         RAISE EXCEPTION 'k is %, but must be from 1 to 10000', coalesce(k::text, 'NULL') USING ERRCODE = 'PGS02';
     END IF;
@@ -101,7 +108,7 @@ BEGIN
     END IF;
     fusion := coalesce(fusion, CASE WHEN alpha IS NULL THEN of_collection.settings ->> 'fusion' END, 'weighted');
     lexical := coalesce(lexical, of_collection.settings ->> 'lexical', 'bm25');
-    alpha := coalesce(alpha, (of_collection.settings ->> 'alpha')::double precision, 0.5);
+    alpha := coalesce(alpha, (of_collection.settings ->> 'alpha')::double precision, 0.4);
     IF fusion NOT IN ('weighted', 'rrf') THEN
         RAISE EXCEPTION 'fusion is %, but must be ''weighted'' or ''rrf''', quote_literal(fusion) USING ERRCODE = 'PGS02';
     END IF;
@@ -125,11 +132,19 @@ BEGIN
     -- The dense leg: whether it can run, and with which vector.
     SELECT s.* INTO STRICT space FROM pgseek.embedding_spaces s WHERE s.space_id = of_collection.active_space_id;
     with_dense := fusion = 'rrf' OR alpha > 0;
+    IF space_id <> space.space_id THEN
+        RAISE EXCEPTION 'the query was embedded for space %, but collection % now uses space % (%:% with % dimensions)',
+            space_id, quote_literal(of_collection.name), space.space_id, space.provider, space.model, space.dimensions
+            USING ERRCODE = 'PGS05', HINT = 'open the collection again';
+    END IF;
     IF query_embedding IS NOT NULL AND @vector@.vector_dims(query_embedding) <> space.dimensions THEN
         RAISE EXCEPTION 'the query embedding has % dimensions, but collection % uses %:% with %',
             @vector@.vector_dims(query_embedding), quote_literal(of_collection.name),
             space.provider, space.model, space.dimensions
             USING ERRCODE = 'PGS04', HINT = 'embed the query with the model of the collection';
+    END IF;
+    IF query_embedding IS NOT NULL AND @vector@.vector_norm(query_embedding) = 0 THEN
+        RAISE EXCEPTION 'the query embedding is zero; cosine needs a direction' USING ERRCODE = 'PGS02';
     END IF;
     IF with_dense AND query_embedding IS NULL THEN
         SELECT c.embedding INTO query_embedding FROM pgseek.embedding_cache c
@@ -225,7 +240,10 @@ BEGIN
         old_tuples := coalesce(current_setting('hnsw.max_scan_tuples', true), '20000');
         EXECUTE format('SET LOCAL hnsw.ef_search = %s', least(1000, greatest(candidates, 100)));
         EXECUTE 'SET LOCAL hnsw.iterative_scan = relaxed_order';
-        EXECUTE format('SET LOCAL hnsw.max_scan_tuples = %s', greatest(40000, 4 * candidates));
+        -- A filter that keeps few of many rows needs a longer walk for as many candidates.
+        EXECUTE format('SET LOCAL hnsw.max_scan_tuples = %s', least(10000000, greatest(40000, 4 * candidates,
+            CASE WHEN filter IS NOT NULL THEN 4 * candidates * (SELECT s.chunks FROM pgseek.collection_statistics s
+                WHERE s.collection_id = of_collection.collection_id) / exact_below END)));
     END IF;
 
     RETURN QUERY EXECUTE format($statement$
