@@ -85,6 +85,11 @@ def test_every_benchmark_named_in_the_readme_exists():
         assert (ROOT / script).is_file()
 
 
+def test_no_page_holds_a_placeholder():
+    for page in [*PAGES, ROOT / "CHANGELOG.md"]:
+        assert "@@" not in page.read_text().replace("metadata @@", ""), page
+
+
 def test_no_page_names_a_path_of_one_machine():
     for page in [*PAGES, ROOT / "CHANGELOG.md"]:
         assert not re.search(r"(?<![\w.])/(work|root|home|opt)/", page.read_text()), page
