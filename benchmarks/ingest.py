@@ -14,7 +14,7 @@ from common import GivenVectors, corpus, database
 
 from pgseek import Client
 from pgseek.db.connection import connect
-from pgseek.ingest import document_id
+from pgseek.prepare import document_id
 
 RAW = """
 CREATE TABLE raw_documents (id uuid PRIMARY KEY, external_id text, body text, metadata jsonb);

@@ -27,6 +27,7 @@ from pgseek.db.connection import translate
 from pgseek.db.session import CONFLICTS, Session
 from pgseek.embedders.base import Embedder, checked_documents, checked_query
 from pgseek.filters import Filter, to_jsonpath
+from pgseek.prepare import BATCH_SIZE
 from pgseek.steps import (
     ATTEMPTS,
     CopyIn,
@@ -163,7 +164,7 @@ class AsyncCollection:
         self,
         documents: Iterable[Document | Mapping[str, Any]],
         *,
-        batch_size: int = ingest_scripts.BATCH_SIZE,
+        batch_size: int = BATCH_SIZE,
         progress: ingest_scripts.Progress | None = None,
     ) -> IngestReport:
         """Store documents: new ones, changed ones, and nothing for unchanged ones.

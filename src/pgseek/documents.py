@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pgseek.errors import InvalidInput
-from pgseek.ingest import document_id
+from pgseek.prepare import document_id
 from pgseek.steps import Script, fetch, fetch_one, transact
 from pgseek.types import CollectionInfo, Document
 

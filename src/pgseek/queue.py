@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pgseek.embedders.base import Embedder
-from pgseek.ingest import Prepared, Progress, Tally, embed_chunks, replace_chunks, settle
+from pgseek.ingest import Progress, Tally, embed_chunks, settle
+from pgseek.prepare import Prepared
 from pgseek.steps import Script, fetch, transact
 from pgseek.types import CollectionInfo, IngestReport
+from pgseek.writing import replace_chunks
 
 BATCH_SIZE = 200
 

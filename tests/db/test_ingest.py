@@ -14,7 +14,7 @@ import pytest
 from support import CORPUS, CountingEmbedder, rows, snapshot
 
 from pgseek import Client, Document, EmbedderError, InvalidInput
-from pgseek.ingest import content_hash, document_id
+from pgseek.prepare import content_hash, document_id
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import CORPUS, CountingEmbedder, rows
 
-from pgseek import AsyncClient, Client, InvalidInput
+from pgseek import AsyncClient, Client, EmbedderError, InvalidInput
 from pgseek.db.connection import connect
 
 QUERIES = [
@@ -268,6 +268,28 @@ def test_one_hit_and_equal_scores_keep_their_score(client):
     assert twins == collection.search("twin", alpha=0, k=20)
 
 
+def test_fewer_hits_are_the_first_of_more(client):
+    collection = client.create_collection("many", embedder=CountingEmbedder())
+    collection.ingest([{"id": str(n), "text": f"row {n % 7} of {n}"} for n in range(300)])
+    for options in ({}, {"fusion": "rrf"}, {"alpha": 0}, {"alpha": 1}):
+        all_of_them = [hit.id for hit in collection.search("row 3", k=60, **options)]
+        assert len(set(all_of_them)) == 60
+        for k in (1, 7, 20):
+            assert [hit.id for hit in collection.search("row 3", k=k, **options)] == all_of_them[:k]
+
+
+def test_a_failing_embedder_is_an_error_not_a_silent_lexical_search(client):
+    class Down(CountingEmbedder):
+        def embed_query(self, text):
+            raise ConnectionError("the service is down")
+
+    client.create_collection("docs", embedder=CountingEmbedder()).ingest(CORPUS)
+    docs = client.collection("docs", embedder=Down())
+    with pytest.raises(EmbedderError, match="tests:hash@8 failed: the service is down"):
+        docs.search("cache")
+    assert docs.search("cache", alpha=0)[0].id == "lru_cache"
+
+
 def test_the_better_document_has_the_higher_score_in_every_mode(docs):
     for options in ({}, {"fusion": "rrf"}, {"alpha": 0}, {"alpha": 1}):
         hits = docs.search("cache a function", **options)
@@ -477,7 +499,7 @@ def test_filters_keep_recall(dsn, share):
 
 
 def document_uuid(n):
-    from pgseek.ingest import document_id
+    from pgseek.prepare import document_id
 
     return document_id(str(n))
 
