@@ -140,15 +140,20 @@ def check_server(state: ServerState) -> None:
         raise UnsupportedServer(f"pgvector is {version}, but pgseek needs 0.8.0 or newer; {mend}")
 
 
+def check_known(revision: str | None) -> None:
+    """Raise `SchemaTooNew` if a newer pgseek made the schema; no schema at all is fine."""
+    if revision is not None and revision not in KNOWN:
+        raise SchemaTooNew(
+            f"the database is at revision {revision}, which this pgseek (at {HEAD}) does not "
+            "know: it was migrated by a newer one; run: pip install --upgrade pgseek"
+        )
+
+
 def check_schema(state: ServerState) -> None:
     """Raise `SchemaNotMigrated` or `SchemaTooNew` unless the schema is at this version's head."""
     if state.revision is None:
         raise SchemaNotMigrated("the database holds no pgseek schema; run: pgseek db upgrade")
-    if state.revision not in KNOWN:
-        raise SchemaTooNew(
-            f"the database is at revision {state.revision}, which this pgseek (at {HEAD}) does not "
-            "know: it was migrated by a newer one; run: pip install --upgrade pgseek"
-        )
+    check_known(state.revision)
     if state.revision != HEAD:
         raise SchemaNotMigrated(
             f"the database is at revision {state.revision}, but this pgseek needs {HEAD}; "

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from pgseek.db.connection import (
+    check_known,
     check_schema,
     check_server,
     connect,
@@ -29,7 +30,7 @@ from pgseek.db.models import metadata
 from pgseek.db.revisions import HEAD, KNOWN, VERSION_TABLE
 from pgseek.db.sqltext import FUNCTIONS, function_sql
 from pgseek.db.storage import SCHEMA
-from pgseek.errors import ConfigurationError, InvalidInput, SchemaTooNew
+from pgseek.errors import ConfigurationError, InvalidInput
 
 __all__ = [
     "HEAD",
@@ -76,7 +77,7 @@ def upgrade(dsn: str, revision: str = "head") -> str:
     with connect(dsn) as connection:
         state = server_state(connection)
     check_server(state)
-    _refuse_newer(state.revision)
+    check_known(state.revision)
     with _migration(dsn) as config:
         command.upgrade(config, revision)
     reached = current(dsn)
@@ -88,7 +89,7 @@ def upgrade(dsn: str, revision: str = "head") -> str:
 def downgrade(dsn: str, revision: str) -> str | None:
     """Migrate back; ``base`` removes the schema with everything in it. Return what is left."""
     found = current(dsn)
-    _refuse_newer(found)
+    check_known(found)
     if found is not None:
         with _migration(dsn) as config:
             command.downgrade(config, revision)
@@ -121,24 +122,20 @@ def check(dsn: str) -> list[str]:
     with engine_for(dsn).connect() as sql_connection:
         # Where pgvector lives is on the path, so that its types are read by their bare names.
         sql_connection.execute(text(f"SET search_path = pg_catalog, {state.vector_schema}"))
-        return _differences(sql_connection) + _changed_functions(sql_connection)
+        return _differences(sql_connection) + _changed_functions(
+            sql_connection, state.vector_schema or "public"
+        )
 
 
-def _changed_functions(connection: Connection) -> list[str]:
+def _changed_functions(connection: Connection, vector_schema: str) -> list[str]:
     rows = connection.execute(
         text("SELECT proname, prosrc FROM pg_proc WHERE pronamespace = to_regnamespace(:name)"),
         {"name": SCHEMA},
     )
     stored: dict[str, str] = {row.proname: row.prosrc for row in rows}
-    schema_of_vector = connection.scalar(
-        text(
-            "SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
-            " WHERE e.extname = 'vector'"
-        )
-    )
     problems = [f"function {name} is not pgseek's" for name in sorted(stored.keys() - set(FUNCTIONS))]
     for name in FUNCTIONS:
-        body = function_sql(name, schema_of_vector).split("$function$")[1]
+        body = function_sql(name, vector_schema).split("$function$")[1]
         if name not in stored:
             problems.append(f"function {name} is missing")
         elif stored[name] != body:
@@ -158,14 +155,6 @@ def _differences(connection: Connection) -> list[str]:
         },
     )
     return [str(difference) for difference in compare_metadata(context, metadata)]
-
-
-def _refuse_newer(revision: str | None) -> None:
-    if revision is not None and revision not in KNOWN:
-        raise SchemaTooNew(
-            f"the database is at revision {revision}, which this pgseek (at {HEAD}) does not know; "
-            "run: pip install --upgrade pgseek"
-        )
 
 
 # Alembic keeps the running migration in module globals: one at a time in a process.
