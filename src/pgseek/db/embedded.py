@@ -121,7 +121,9 @@ def _forget(embedded: Any, server: Any) -> None:
     The package remembers servers per process, and reads its memory instead of asking whether they run.
     """
     embedded.PostgresServer._instances.pop(server.pgdata, None)
-    server.global_process_id_list.get_and_remove(os.getpid())
+    # Under the package's own lock: another process may be writing the same file.
+    with server._lock:
+        server.global_process_id_list.get_and_remove(os.getpid())
     atexit.unregister(server._cleanup)
 
 
