@@ -38,6 +38,7 @@ from pgseek.types import (
     EmbedderIdentity,
     Hit,
     IngestReport,
+    Match,
     Rejection,
     Search,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "Hit",
     "IngestReport",
     "InvalidInput",
+    "Match",
     "MissingExtra",
     "PgseekError",
     "Rejection",

@@ -41,7 +41,17 @@ from pgseek.steps import (
     advance,
     close,
 )
-from pgseek.types import CollectionInfo, Document, Fusion, Hit, IngestReport, Lexical, Search
+from pgseek.types import (
+    CollectionInfo,
+    Document,
+    Fusion,
+    Hit,
+    IngestReport,
+    Lexical,
+    Normalization,
+    Search,
+    Syntax,
+)
 
 T = TypeVar("T")
 Connection = psycopg.AsyncConnection[dict[str, Any]]
@@ -97,9 +107,9 @@ class AsyncClient:
 
         ``embedder`` is a string such as ``wordllama`` (the default), ``openai:text-embedding-3-small``
         or ``sentence-transformers:NAME``, or an object with the embedder protocol. ``language`` is a
-        text-search configuration. ``settings``: fusion, alpha, lexical, candidates, chunk_size and
-        chunk_overlap (characters). With ``exist_ok`` an existing collection is opened, provided its
-        embedder is the same.
+        text-search configuration. ``settings``: fusion, alpha, normalization, lexical, candidates,
+        chunk_size and chunk_overlap (characters), k1, b and title_weight. With ``exist_ok`` an
+        existing collection is opened, provided its embedder is the same.
 
         Raises:
             InvalidInput, CollectionExists, SpaceMismatch.
@@ -195,12 +205,19 @@ class AsyncCollection:
         query_embedding: Sequence[float] | None = None,
         snippets: bool = True,
         highlight: tuple[str, str] = ("<b>", "</b>"),
+        normalization: Normalization | None = None,
+        syntax: Syntax = "web",
+        typos: bool = True,
+        budget: float = 50.0,
     ) -> list[Hit]:
         """Return the best ``k`` chunks, best first; ties by document id, then ordinal.
 
         None means the collection's setting. ``alpha`` in 0..1 weighs the dense leg (fusion
         'weighted'). ``filter`` is a mapping such as ``{"year": {"$gte": 2020}}`` or a jsonpath
-        predicate. ``query_embedding`` of shape (dimensions,) spares embedding the query.
+        predicate. ``query_embedding`` of shape (dimensions,) spares embedding the query. ``syntax``
+        'web' reads "phrases", +required, -excluded and prefix*; 'plain' takes every sign for text.
+        ``typos`` corrects words that no document has. ``budget`` is in milliseconds: past them BM25
+        answers in its approximate form, and the hits say so in ``degraded``.
 
         Raises:
             InvalidInput, DimensionMismatch, EmbedderError, CollectionNotFound, DatabaseError.
@@ -216,6 +233,10 @@ class AsyncCollection:
             rrf_k,
             snippets,
             highlight,
+            normalization,
+            syntax,
+            typos,
+            budget,
         )
         if query_embedding is not None:
             vector = search_scripts.given_embedding(self._info, query_embedding)

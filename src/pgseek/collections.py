@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from pgseek.chunking import DEFAULT_SIZE, check_chunking
 from pgseek.db.storage import storage_for
 from pgseek.embedders.base import Embedder, identity_hash
+from pgseek.embedders.catalog import fusion_defaults
 from pgseek.embedders.registry import create_embedder, embedder_for
 from pgseek.errors import CollectionExists, CollectionNotFound, InvalidInput, SpaceMismatch
 from pgseek.steps import Script, fetch, fetch_one, transact
@@ -26,8 +27,8 @@ from pgseek.types import (
 
 # Below this many rows an exact scan is both faster and better than an approximate index.
 INDEX_FROM = 1000
-# What a collection's chunks are weighed with until a sample of them has been measured.
-FIRST_EDGES = (0.5, 0.6, 0.67, 0.74, 0.8, 0.85)
+# The average length that a collection begins with, until a sample has been measured.
+FIRST_LENGTH = 100.0
 # "pgse" in bytes: the class of the advisory locks under which indexes are built.
 INDEX_LOCK = 0x70677365
 
@@ -45,15 +46,19 @@ SELECT CASE n.nspname WHEN 'pg_catalog' THEN quote_ident(c.cfgname)
 """
 
 
-def default_settings(**given: Any) -> dict[str, Any]:
+def default_settings(identity: EmbedderIdentity, **given: Any) -> dict[str, Any]:
     """Return a new collection's settings: search and chunking defaults, overridden by ``given``.
+
+    The weight of the dense leg is the embedder's: see `embedders.catalog`.
 
     Raises:
         InvalidInput: an unknown name or a value out of its range.
     """
+    fused = fusion_defaults(identity)
     settings: dict[str, Any] = {
         "fusion": "weighted",
-        "alpha": 0.4,
+        "alpha": fused.alpha,
+        "normalization": fused.normalization,
         "lexical": "bm25",
         "candidates": 100,
         "chunk_size": DEFAULT_SIZE,
@@ -72,7 +77,13 @@ def default_settings(**given: Any) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise InvalidInput(f"{name} is {value!r}, but must lie in {low:g}..{high:g}")
     # A search with these values must be a valid one; alpha is kept beside rrf for later use.
-    Search("-", alpha=settings["alpha"], lexical=settings["lexical"], candidates=settings["candidates"])
+    Search(
+        "-",
+        alpha=settings["alpha"],
+        lexical=settings["lexical"],
+        candidates=settings["candidates"],
+        normalization=settings["normalization"],
+    )
     Search("-", fusion=settings["fusion"])
     return settings
 
@@ -87,9 +98,9 @@ def create(
 ) -> Script[tuple[CollectionInfo, Embedder]]:
     """Create a collection with its first embedding space."""
     check_collection_name(name)
-    checked = default_settings(**settings)
     chosen = choose_embedder(embedder, dimensions)
     identity = chosen.identity
+    checked = default_settings(identity, **settings)
     storage = storage_for(identity.dimensions)
     language = (yield from languages()).canonical(language)
 
@@ -124,7 +135,7 @@ def create(
         )
         yield from fetch(
             "INSERT INTO pgseek.collection_statistics (collection_id, weighting) VALUES (%s, %s::real[])",
-            [collection_id, [checked["k1"], checked["b"], 100.0, checked["title_weight"], *FIRST_EDGES]],
+            [collection_id, [checked["k1"], checked["b"], FIRST_LENGTH, checked["title_weight"]]],
         )
         yield from vector_on_path()
         from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
@@ -250,6 +261,7 @@ def drop(name: str) -> Script[None]:
         for statement in (
             "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s",
             "DELETE FROM pgseek.term_statistics WHERE collection_id = %s",
+            "DELETE FROM pgseek.rare_lexemes WHERE collection_id = %s",
             "DELETE FROM pgseek.collections WHERE collection_id = %s",
         ):
             yield from fetch(statement, [row["collection_id"]])

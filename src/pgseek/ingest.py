@@ -96,6 +96,11 @@ def settle(info: CollectionInfo, written: int) -> Script[None]:
     # Asked of the catalogue, not of this run: an earlier one may have been killed before it came here.
     yield from keep_statistics(info)
     yield from ensure_index(info)
+    # What was written last waits in the index's list of pending entries: searches need not read it.
+    yield from fetch(
+        "SELECT gin_clean_pending_list(oid) FROM pg_class WHERE oid = to_regclass('pgseek.chunks_codes_idx')"
+        " AND pg_has_role(relowner, 'USAGE') AND current_setting('transaction_read_only') = 'off'"
+    )
     state = yield from fetch_one(
         "SELECT count(*) > 0 AS never FROM pg_class WHERE oid = ANY (ARRAY[to_regclass('pgseek.chunks'),"
         " to_regclass(%s)]::oid[]) AND reltuples < 0",

@@ -11,14 +11,15 @@ import numpy as np
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.errors import DimensionMismatch, InvalidInput
 from pgseek.steps import Script, embed_query, fetch, fetch_one
-from pgseek.types import CollectionInfo, Hit, Search
+from pgseek.types import CollectionInfo, Hit, Match, Search
 
 _SEARCH = """
 SELECT * FROM pgseek.search(
     collection => %(collection)s, query => %(query)s, k => %(k)s,
     query_embedding => %(embedding)s, alpha => %(alpha)s, fusion => %(fusion)s,
     lexical => %(lexical)s, filter => %(filter)s::jsonpath, candidates => %(candidates)s,
-    rrf_k => %(rrf_k)s, snippets => %(snippets)s, highlight => %(highlight)s, space_id => %(space)s)
+    rrf_k => %(rrf_k)s, snippets => %(snippets)s, highlight => %(highlight)s, space_id => %(space)s,
+    normalization => %(normalization)s, syntax => %(syntax)s, typos => %(typos)s, budget => %(budget)s)
  ORDER BY rank
 """
 
@@ -55,6 +56,10 @@ def search_with(info: CollectionInfo, request: Search, embedding: Vectors | None
             "snippets": request.snippets,
             "highlight": list(request.highlight),
             "space": info.space_id,
+            "normalization": request.normalization,
+            "syntax": request.syntax,
+            "typos": request.typos,
+            "budget": float(request.budget),
         },
     )
     return [hit(row) for row in rows]
@@ -108,4 +113,5 @@ def given_embedding(info: CollectionInfo, embedding: Any) -> Vectors:
 def hit(row: Mapping[str, Any]) -> Hit:
     """Return the hit of one row of pgseek.search."""
     values = dict(row)
-    return Hit(id=values.pop("external_id"), **values)
+    matched = tuple(Match(**one) for one in values.pop("matched"))
+    return Hit(id=values.pop("external_id"), matched=matched, **values)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, NewType
+from typing import Any, Literal, NewType, TypeGuard
 from uuid import UUID
 
 from pgseek.errors import InvalidInput
@@ -16,11 +16,16 @@ SpaceId = NewType("SpaceId", int)
 
 Fusion = Literal["weighted", "rrf"]
 Lexical = Literal["bm25", "ts_rank_cd", "ts_rank"]
+Normalization = Literal["max", "minmax"]
+Syntax = Literal["web", "plain"]
 FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
 LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
+NORMALIZATIONS: tuple[Normalization, ...] = ("max", "minmax")
+SYNTAXES: tuple[Syntax, ...] = ("web", "plain")
 
 MAX_K = 10_000
 MAX_QUERY = 20_000
+MAX_BUDGET = 1_000_000_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -64,6 +69,19 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """A lexeme of the query that a hit has.
+
+    ``weight`` is what it adds to the hit's BM25 score, None with another lexical leg. ``origin`` is
+    the word as typed, or the prefix with its ``*``, where the lexeme stands for another.
+    """
+
+    lexeme: str
+    weight: float | None = None
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One ranked chunk, in the order SQL ranked it.
 
@@ -71,7 +89,9 @@ class Hit:
     similarity in -1..1 (None when the chunk has no embedding yet or the dense leg did not run);
     ``lexical_score`` is the raw score of the lexical leg, 0 or more. ``dense_rank`` and
     ``lexical_rank`` are 1-based places among that leg's candidates, None when the leg did not
-    bring this chunk up. ``degraded`` says why a leg did not take part, else None.
+    bring this chunk up. The contributions add up to ``score``; None for a leg that did not run.
+    ``matched`` holds the lexemes found, heaviest first. ``degraded`` says why a leg did not take
+    part, or that the lexical leg ran out of its budget, else None.
     """
 
     rank: int
@@ -80,8 +100,11 @@ class Hit:
     score: float
     dense_score: float | None
     dense_rank: int | None
+    dense_contribution: float | None
     lexical_score: float | None
     lexical_rank: int | None
+    lexical_contribution: float | None
+    matched: tuple[Match, ...]
     title: str
     text: str
     snippet: str | None
@@ -99,6 +122,10 @@ class Search:
     ``k`` hits are returned (1..10,000). ``alpha`` in 0..1 is the weight of the dense leg in the
     weighted fusion; 0 and 1 run one leg only. ``candidates`` rows are taken from each leg
     (at least ``k``). ``rrf_k`` is RRF's constant. ``filter`` is a jsonpath predicate.
+    ``normalization`` 'minmax' suits embedders whose cosines lie close together, 'max' others.
+    ``syntax`` 'web' reads "phrases", +required, -excluded and prefix*; 'plain' reads words only.
+    ``typos`` replaces words that no document has by the likeliest ones that some have.
+    ``budget`` is in milliseconds: past them BM25 answers in its approximate form and says so.
     """
 
     query: str
@@ -111,41 +138,35 @@ class Search:
     rrf_k: int = 60
     snippets: bool = True
     highlight: tuple[str, str] = ("<b>", "</b>")
+    normalization: Normalization | None = None
+    syntax: Syntax = "web"
+    typos: bool = True
+    budget: float = 50.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.query, str) or not self.query.strip():
-            raise InvalidInput("the query is empty; give at least one word")
-        if len(self.query) > MAX_QUERY:
-            raise InvalidInput(
-                f"the query has {len(self.query):,} characters, but at most {MAX_QUERY:,} are allowed"
-            )
-        if "\x00" in self.query:
-            raise InvalidInput("the query holds a NUL byte, which PostgreSQL text cannot; remove it")
-        try:
-            self.query.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidInput(
-                f"the query holds a lone surrogate at character {error.start}; it is not valid text"
-            ) from error
-        if not _is_int(self.k) or not 1 <= self.k <= MAX_K:
-            raise InvalidInput(f"k is {self.k!r}, but must be a whole number from 1 to {MAX_K:,}")
+        _check_query(self.query)
+        _check_whole("k", self.k, MAX_K)
         if self.alpha is not None and not (_is_number(self.alpha) and 0 <= self.alpha <= 1):
             raise InvalidInput(f"alpha is {self.alpha!r}, but must lie in 0..1 (1 is dense only)")
-        if self.fusion is not None and self.fusion not in FUSIONS:
-            raise InvalidInput(f"fusion is {self.fusion!r}, but must be one of {', '.join(FUSIONS)}")
+        _check_choice("fusion", self.fusion, FUSIONS)
         if self.fusion == "rrf" and self.alpha is not None:
             raise InvalidInput(
                 f"alpha is {self.alpha!r} with fusion 'rrf', which has no weights; "
                 "leave alpha out or use fusion 'weighted'"
             )
-        if self.lexical is not None and self.lexical not in LEXICALS:
-            raise InvalidInput(f"lexical is {self.lexical!r}, but must be one of {', '.join(LEXICALS)}")
-        if self.candidates is not None and not (_is_int(self.candidates) and 1 <= self.candidates <= MAX_K):
+        _check_choice("lexical", self.lexical, LEXICALS)
+        _check_choice("normalization", self.normalization, NORMALIZATIONS)
+        if self.candidates is not None:
+            _check_whole("candidates", self.candidates, MAX_K)
+        _check_whole("rrf_k", self.rrf_k, 1_000_000)
+        if self.syntax not in SYNTAXES:
+            raise InvalidInput(f"syntax is {self.syntax!r}, but must be one of {', '.join(SYNTAXES)}")
+        if not isinstance(self.typos, bool):
+            raise InvalidInput(f"typos is {self.typos!r}, but must be True or False")
+        if not (_is_number(self.budget) and 0 < self.budget <= MAX_BUDGET):
             raise InvalidInput(
-                f"candidates is {self.candidates!r}, but must be a whole number from 1 to {MAX_K:,}"
+                f"budget is {self.budget!r}, but must be above 0 and at most {MAX_BUDGET:,} milliseconds"
             )
-        if not _is_int(self.rrf_k) or not 1 <= self.rrf_k <= 1_000_000:
-            raise InvalidInput(f"rrf_k is {self.rrf_k!r}, but must be from 1 to 1,000,000")
         marks = self.highlight
         if not (isinstance(marks, tuple | list) and len(marks) == 2 and all(map(_is_text, marks))):
             raise InvalidInput(f"highlight is {marks!r}, but must be two texts without NUL bytes")
@@ -236,15 +257,40 @@ class CollectionInfo:
     queued: int | None = None
 
 
+def _check_query(query: object) -> None:
+    if not isinstance(query, str) or not query.strip():
+        raise InvalidInput("the query is empty; give at least one word")
+    if len(query) > MAX_QUERY:
+        raise InvalidInput(f"the query has {len(query):,} characters, but at most {MAX_QUERY:,} are allowed")
+    if "\x00" in query:
+        raise InvalidInput("the query holds a NUL byte, which PostgreSQL text cannot; remove it")
+    try:
+        query.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"the query holds a lone surrogate at character {error.start}; it is not valid text"
+        ) from error
+
+
+def _check_whole(name: str, value: object, most: int) -> None:
+    if not _is_int(value) or not 1 <= value <= most:
+        raise InvalidInput(f"{name} is {value!r}, but must be a whole number from 1 to {most:,}")
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value is not None and value not in allowed:
+        raise InvalidInput(f"{name} is {value!r}, but must be one of {', '.join(allowed)}")
+
+
 def _is_text(value: object) -> bool:
     return (
         isinstance(value, str) and "\x00" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
     )
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

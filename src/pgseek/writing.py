@@ -109,26 +109,27 @@ def replace_chunks(
     yield from fetch(
         "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)", key
     )
-    yield from copy_in(
-        "COPY pgseek.chunks (collection_id, document_id, ordinal, title, text, language, char_start,"
-        " char_end, text_hash, weighting) FROM STDIN (FORMAT binary)",
-        ("int4", "uuid", "int4", "text", "text", "text", "int4", "int4", "bytea", "float4[]"),
-        (
-            (
-                info.collection_id,
-                i,
-                e.chunk.ordinal,
-                documents[i].title,
-                e.chunk.text,
-                documents[i].language,
-                e.chunk.char_start,
-                e.chunk.char_end,
-                e.text_hash,
-                weighting,
-            )
-            for i in ids
-            for e in embedded[i]
-        ),
+    rows = [(i, e) for i in ids for e in embedded[i]]
+    # Title, body and language are the document's own: only the chunks travel.
+    yield from fetch(
+        "INSERT INTO pgseek.chunks (collection_id, document_id, ordinal, title, text, language, char_start,"
+        " char_end, text_hash, lexemes, terms)"
+        " SELECT d.collection_id, d.document_id, s.ordinal, d.title, s.text, d.language, s.char_start,"
+        " s.char_end, s.text_hash, a.lexemes, a.terms"
+        " FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::int[], %s::int[], %s::bytea[])"
+        " AS s (document_id, ordinal, text, char_start, char_end, text_hash)"
+        " JOIN pgseek.documents d ON d.collection_id = %s AND d.document_id = s.document_id,"
+        " pgseek.analyze(d.language, d.title, s.text, %s::real[]) AS a",
+        [
+            [i for i, _ in rows],
+            [e.chunk.ordinal for _, e in rows],
+            [e.chunk.text for _, e in rows],
+            [e.chunk.char_start for _, e in rows],
+            [e.chunk.char_end for _, e in rows],
+            [e.text_hash for _, e in rows],
+            info.collection_id,
+            weighting,
+        ],
     )
     half = info.storage == "halfvec"
     yield from copy_in(
@@ -138,8 +139,7 @@ def replace_chunks(
         ("int4", "uuid", "int4", info.storage),
         (
             (info.collection_id, i, e.chunk.ordinal, HalfVector(e.vector) if half else e.vector)
-            for i in ids
-            for e in embedded[i]
+            for i, e in rows
         ),
     )
 
@@ -151,7 +151,7 @@ def _weighting(
 ) -> Script[list[float]]:
     """Return what BM25 weighs new rows with, and keep ``reweigh`` out until the transaction is over.
 
-    The first batch of an empty collection is the sample that average length and edges are taken from.
+    The first batch of an empty collection is the sample that the average length is taken from.
     """
     empty = yield from fetch(
         "SELECT FROM pgseek.collection_statistics s WHERE s.collection_id = %s AND NOT EXISTS"

@@ -25,12 +25,18 @@ QUIET = settings(
 )
 
 
+ASKED = (
+    "WITH asked AS MATERIALIZED (SELECT t.* FROM pgseek.bm25_bag('{simple}', %(q)s) w,"
+    " pgseek.bm25_terms(%(id)s, w.lexemes, w.frequencies) t)"
+)
+
+
 def candidates(connection, query, n, collection=1, **options):
     """Rows of bm25_candidates for a text, best first."""
     extra = "".join(f", {name} => %({name})s" for name in options)
     return connection.execute(
-        "SELECT c.* FROM pgseek.bm25_words('{simple}', %(q)s) w,"
-        f" pgseek.bm25_candidates(%(id)s, w.lexemes, w.frequencies, %(n)s::int{extra}) c",
+        f"{ASKED} SELECT c.* FROM asked t, pgseek.bm25_candidates("
+        f"%(id)s, t.dimensions, t.weights, t.counts, %(n)s::int{extra}) c",
         {"q": query, "id": collection, "n": n, **options},
     ).fetchall()
 
@@ -38,11 +44,10 @@ def candidates(connection, query, n, collection=1, **options):
 def every_chunk_scored(connection, query, n, collection=1):
     """The same by scoring all chunks with the statistics in force."""
     return connection.execute(
-        "WITH asked AS MATERIALIZED (SELECT pgseek.bm25_query(%(id)s, w.lexemes, w.frequencies) AS query"
-        " FROM pgseek.bm25_words('{simple}', %(q)s) w)"
-        " SELECT c.document_id, c.ordinal, -(c.terms <#> asked.query) AS score FROM pgseek.chunks c, asked"
-        " WHERE c.collection_id = %(id)s AND c.terms <#> asked.query < 0"
-        " ORDER BY score DESC, c.document_id, c.ordinal LIMIT %(n)s",
+        f"{ASKED}, scored AS MATERIALIZED (SELECT c.document_id, c.ordinal,"
+        " -(c.terms <#> pgseek.bm25_query(asked.dimensions, asked.weights)) AS score FROM pgseek.chunks c, asked"
+        " WHERE c.collection_id = %(id)s)"
+        " SELECT * FROM scored WHERE score > 0 ORDER BY score DESC, document_id, ordinal LIMIT %(n)s",
         {"q": query, "id": collection, "n": n},
     ).fetchall()
 
@@ -230,9 +235,10 @@ def test_writers_and_refreshes_at_once_leave_consistent_statistics(dsn, client):
     (state,) = rows(
         dsn,
         "SELECT s.chunks, (SELECT count(*) FROM pgseek.chunks) AS counted,"
-        " (SELECT count(DISTINCT weighting) FROM pgseek.chunks) AS weightings FROM pgseek.collection_statistics s",
+        " (SELECT count(*) FROM pgseek.chunks c WHERE c.terms = pgseek.weigh(c.lexemes, s.weighting)) AS weighed"
+        " FROM pgseek.collection_statistics s",
     )
-    assert state == {"chunks": 1200, "counted": 1200, "weightings": 1}
+    assert state == {"chunks": 1200, "counted": 1200, "weighed": 1200}
     assert_exact(dsn, rng, "in the end")
 
 
@@ -276,19 +282,20 @@ def test_top_10_and_100_equal_bm25s_for_every_query(client, dsn, shared_data, fo
     with connect(dsn) as connection:
         for query in asked:
             bag = connection.execute(
-                "SELECT * FROM pgseek.bm25_words(ARRAY[%s], %s)", [language, query["text"]]
+                "SELECT * FROM pgseek.bm25_bag(ARRAY[%s], %s)", [language, query["text"]]
             ).fetchone()
             tokens = [
                 vocabulary[lexeme]
                 for lexeme, times in zip(bag["lexemes"], bag["frequencies"], strict=True)
-                for _ in range(times)
+                for _ in range(int(times))
                 if lexeme in vocabulary
             ]
             scores = reference.get_scores_from_ids(tokens) if tokens else np.zeros(len(bags))
             for n in (10, 100):
                 found = connection.execute(
-                    "SELECT d.external_id, c.score, c.exact FROM pgseek.bm25_candidates(1, %s, %s, %s::int,"
-                    " budget => 1e6) c JOIN pgseek.documents d ON d.document_id = c.document_id"
+                    "SELECT d.external_id, c.score, c.exact FROM pgseek.bm25_terms(1, %s, %s) t,"
+                    " pgseek.bm25_candidates(1, t.dimensions, t.weights, t.counts, %s::int, budget => 1e6) c"
+                    " JOIN pgseek.documents d ON d.document_id = c.document_id"
                     " ORDER BY c.score DESC, c.document_id",
                     [bag["lexemes"], bag["frequencies"], n],
                 ).fetchall()

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import CORPUS, CountingEmbedder, rows
 
-from pgseek import AsyncClient, Client, EmbedderError, InvalidInput
+from pgseek import AsyncClient, Client, EmbedderError, InvalidInput, Match
 from pgseek.db.connection import connect
 
 QUERIES = [
@@ -62,7 +62,14 @@ def test_four_ways_of_the_same_search_give_the_same_hits(dsn, docs, query, optio
         text=True,
         check=True,
     ).stdout
-    from_cli = [{**hit, "document_id": UUID(hit["document_id"])} for hit in json.loads(printed)]
+    from_cli = [
+        {
+            **hit,
+            "document_id": UUID(hit["document_id"]),
+            "matched": tuple(Match(**one) for one in hit["matched"]),
+        }
+        for hit in json.loads(printed)
+    ]
     assert from_cli == [
         {name: getattr(hit, name) for name in hit.__dataclass_fields__} for hit in from_python
     ]
@@ -79,6 +86,8 @@ def test_four_ways_of_the_same_search_give_the_same_hits(dsn, docs, query, optio
         {"external_id" if n == "id" else n: getattr(hit, n) for n in hit.__dataclass_fields__}
         for hit in from_python
     ]
+    for row in from_sql:
+        row["matched"] = tuple(Match(**one) for one in row["matched"])
     assert from_sql == expected
     assert [row["rank"] for row in from_sql] == list(range(1, len(from_sql) + 1))
 
@@ -135,11 +144,15 @@ WORDS = st.lists(st.sampled_from(["ash", "birch", "cedar", "dogwood", "elm"]), m
     candidates=st.integers(1, 4),
     k=st.integers(1, 12),
     lexical_leg=st.sampled_from(["bm25", "ts_rank_cd"]),
+    normalization=st.sampled_from(["max", "minmax"]),
 )
 def test_weighted_fusion_equals_an_independent_computation(
-    client, documents, query, vector, alpha, candidates, k, lexical_leg
+    client, documents, query, vector, alpha, candidates, k, lexical_leg, normalization
 ):
     collection, texts = _collection(client, documents)
+    if normalization == "minmax":
+        # The lowest score is that of the candidates: with all of them it is known.
+        candidates = 12
     hits = collection.search(
         " ".join(query),
         query_embedding=vector,
@@ -148,12 +161,16 @@ def test_weighted_fusion_equals_an_independent_computation(
         k=k,
         snippets=False,
         lexical=lexical_leg,
+        normalization=normalization,
     )
     dense, lexical = _legs(client, collection, texts, query, vector)
     if lexical_leg == "bm25":
         lexical = bm25(texts, query)
     depth = max(candidates, k)
     ids = {h.id: h.document_id for h in hits}
+    if normalization == "minmax" and 0 < alpha < 1 and lexical:
+        low, high = min(dense.values()), max(dense.values())
+        dense = {n: (d - low) / (high - low) if high - low > 1e-6 else 1.0 for n, d in dense.items()}
     expected = weighted(dense if alpha > 0 else {}, lexical if alpha < 1 else {}, alpha, depth)
     compare(hits, expected, k, ids)
 
@@ -478,8 +495,9 @@ def test_filters_keep_recall(dsn, share):
             )
             connection.execute(
                 "INSERT INTO pgseek.chunks (collection_id, document_id, ordinal, title, text, language, char_start,"
-                " char_end, text_hash, weighting) SELECT 1, document_id, 0, '', 'w', 'simple', 0, 1, 'x', weighting"
-                " FROM pgseek.documents JOIN pgseek.collection_statistics USING (collection_id)"
+                " char_end, text_hash, lexemes, terms) SELECT 1, document_id, 0, '', 'w', 'simple', 0, 1, 'x', a.lexemes, a.terms"
+                " FROM pgseek.documents JOIN pgseek.collection_statistics s USING (collection_id),"
+                " pgseek.analyze('simple', '', 'w', s.weighting) a"
             )
             with connection.cursor().copy("COPY pgseek.embeddings_1 FROM STDIN") as copy:
                 for n in range(total):

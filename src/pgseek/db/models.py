@@ -14,8 +14,8 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    Computed,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -116,6 +116,7 @@ documents = Table(
         postgresql_using="gin",
         postgresql_ops={"metadata": "jsonb_path_ops"},
     ),
+    Index("documents_updated_at_idx", "collection_id", "updated_at"),
 )
 
 chunks = Table(
@@ -131,20 +132,9 @@ chunks = Table(
     Column("char_start", Integer, nullable=False),
     Column("char_end", Integer, nullable=False),
     Column("text_hash", LargeBinary, nullable=False),
-    # What BM25 weighed this row with: a generated column sees nothing but its row.
-    Column("weighting", ARRAY(REAL), nullable=False),
-    Column(
-        "lexemes",
-        TSVECTOR,
-        Computed("pgseek.lexemes(collection_id, language, title, text, weighting)", persisted=True),
-        nullable=False,
-    ),
-    Column(
-        "terms",
-        SPARSEVEC(),
-        Computed("pgseek.term_weights(language, title, text, weighting)", persisted=True),
-        nullable=False,
-    ),
+    # Both are what pgseek.analyze() made of title and text.
+    Column("lexemes", TSVECTOR, nullable=False),
+    Column("terms", SPARSEVEC(), nullable=False),
     PrimaryKeyConstraint("collection_id", "document_id", "ordinal"),
     ForeignKeyConstraint(
         ["collection_id", "document_id"],
@@ -152,12 +142,13 @@ chunks = Table(
         ondelete="CASCADE",
     ),
     CheckConstraint("kind IN ('chunk', 'document', 'question', 'summary')", name="kind"),
-    # Without the pending list a search never scans unsorted entries, and a write pays its own way.
+    # A short pending list: new entries go into the index some hundred rows at a time, at half the
+    # cost; each scan of a search reads what is pending, which at this size costs it a tenth more.
     Index(
-        "chunks_lexemes_idx",
-        "lexemes",
+        "chunks_codes_idx",
+        text("pgseek.bm25_codes(collection_id, terms)"),
         postgresql_using="gin",
-        postgresql_with={"fastupdate": "off"},
+        postgresql_with={"fastupdate": "on", "gin_pending_list_limit": "256"},
     ),
 )
 
@@ -171,22 +162,39 @@ collection_statistics = Table(
         primary_key=True,
         autoincrement=False,
     ),
-    # {k1, b, average length, weight of the title, edges ...}; chunks.weighting is a copy of it.
+    # {k1, b, average length, weight of the title}: what chunks.terms are weighed with.
     Column("weighting", ARRAY(REAL), nullable=False),
+    # How many of the weights reach each edge; searches plan with it.
+    Column(
+        "shares",
+        ARRAY(Double()),
+        nullable=False,
+        server_default=text("'{1,0.3,0.2,0.1,0.03,0.01}'::double precision[]"),
+    ),
     Column("chunks", BigInteger, nullable=False, server_default=text("0")),
     Column("average_length", REAL),
     Column("refreshed_at", DateTime(timezone=True)),
 )
 
-# No foreign key: a refresh writes many rows, and dropping a collection deletes them.
+# Lexemes in two chunks or more. No foreign key: a refresh writes many rows, and dropping a collection
+# deletes them.
 term_statistics = Table(
     "term_statistics",
     metadata,
     Column("collection_id", Integer, nullable=False),
     Column("lexeme", Text(collation="C"), nullable=False),
     Column("chunks", Integer, nullable=False),
-    Column("tiers", ARRAY(Integer)),
     PrimaryKeyConstraint("collection_id", "lexeme"),
+)
+
+# Lexemes in one chunk: blocks of them in the order of their bytes, a line each.
+rare_lexemes = Table(
+    "rare_lexemes",
+    metadata,
+    Column("collection_id", Integer, nullable=False),
+    Column("first", Text(collation="C"), nullable=False),
+    Column("lexemes", Text, nullable=False),
+    PrimaryKeyConstraint("collection_id", "first"),
 )
 
 embedding_cache = Table(

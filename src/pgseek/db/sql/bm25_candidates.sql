@@ -1,22 +1,24 @@
--- Purpose:    the n chunks of a collection with the highest BM25 scores, without scoring every chunk
---             that has one of the words: guess the n-th best score, ask GIN for exactly those rows whose
---             impact marks allow that score, score them, and stop when the n-th of them reaches it.
+-- Purpose:    the n chunks of a collection with the highest BM25 scores, without scoring every chunk that has one
+--             of the words. Lexemes lead in turn, heaviest first: the rows of rare ones are all scored, of others
+--             only those whose impact marks let them reach the n-th best score so far (bm25_clauses), and the
+--             search is over when all lexemes that are left could not reach it together. Only if no lexeme is
+--             rare does it begin from a guess, and takes another round if the guess was too high.
 -- Arguments:  collection_id
---             lexemes, frequencies  the query, see bm25_words()
---             n                     rows wanted
---             filter                jsonpath predicate over the documents' metadata
---             budget                milliseconds after which no further attempt starts, and below which
---                                   each attempt is kept as far as the statistics foretell it
---             gamma                 how much likelier words meet in one text than by chance; it moves
---                                   the first guess only, never the result
+--             dimensions, weights, counts  the query, see bm25_terms(); heaviest lexeme first
+--             n            rows wanted
+--             filter       jsonpath predicate over the documents' metadata
+--             restriction  what the chunk's lexemes must match, or NULL
+--             required     lexemes that every match of the restriction has; they spare reading other rows
+--             budget       milliseconds that the scans may take, as far as it can be foretold
 -- Returns:    exact is true if these are the best n for the statistics in force, false if the budget
 --             ran out: then chunks may be missing, but every score is right.
 -- Ordering:   score descending, document_id, ordinal.
 -- Volatility: stable: it writes nothing and runs on a read-only standby.
--- Index:      chunks_lexemes_idx (GIN); chunks_pkey and documents_pkey with a filter.
+-- Index:      chunks_codes_idx (GIN); chunks_pkey and documents_pkey with a filter.
 CREATE OR REPLACE FUNCTION pgseek.bm25_candidates(
-    collection_id integer, lexemes text[], frequencies integer[], n integer,
-    filter jsonpath DEFAULT NULL, budget double precision DEFAULT 50, gamma double precision DEFAULT 1)
+    collection_id integer, dimensions integer[], weights double precision[], counts double precision[], n integer,
+    filter jsonpath DEFAULT NULL, restriction tsquery DEFAULT NULL, required text[] DEFAULT '{}',
+    budget double precision DEFAULT 50)
 RETURNS TABLE (document_id uuid, ordinal integer, score double precision, exact boolean)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -27,228 +29,225 @@ SET max_parallel_workers_per_gather = 0
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    cells CONSTANT integer := 64;
-    -- Branches of the query expected to match so few rows are not divided further.
-    whole CONSTANT double precision := 200;
-    -- Of a longer query the heaviest words are told apart; the others count with all they could add.
-    apart_at_most CONSTANT integer := 16;
-    apart integer;
-    -- Filters that keep at most this many documents are answered by scoring those.
+    -- What a lexeme that reaches no mark, the first mark, ... adds at most, over its weight in the query.
+    bounds CONSTANT double precision[] := '{0.53,0.58,0.66,0.75,0.85,1}';
+    top CONSTANT integer := 6;
+    -- Filters and restrictions that keep at most so many documents or chunks are answered by scoring those.
     exact_below CONSTANT integer := 10000;
-    started timestamptz := clock_timestamp();
-    round_started timestamptz;
+    -- With the last round nothing is guessed.
+    last_round CONSTANT integer := 6;
+    -- Lexemes that may lead; those after them count with all they could add.
+    leads_at_most CONSTANT integer := 64;
+    -- Milliseconds, as measured; the ratio of what scans took to what was foretold corrects them.
+    per_row CONSTANT double precision := 0.0012;
+    per_posting CONSTANT double precision := 0.0001;
+    per_other_posting CONSTANT double precision := 0.000006;
+    per_scan CONSTANT double precision := 0.25;
+    started CONSTANT timestamptz := clock_timestamp();
+    scan_started timestamptz;
+    pace double precision := 1;
+    foretold double precision;
     statistics pgseek.collection_statistics;
-    term record;
-    mark text := '';
+    shares double precision[];
     total double precision;
-    -- Terms, heaviest first, each with its levels, lowest first: the lexeme, then its impact marks.
-    terms integer := 0;
-    first integer[] := '{1}';
-    operand text[] := '{}';
-    bound double precision[] := '{}';
-    share double precision[] := '{}';
-    weights double precision[] := '{}';
-    rest double precision[];
-    edges real[];
-    elements text := '';
     asked @vector@.sparsevec;
-    occurrences double precision := 0;
-    levels integer;
-    likely double precision[];
-    moved double precision[];
-    width double precision;
-    shift integer;
-    part double precision;
-    tail double precision;
-    need double precision;
+    m CONSTANT integer := coalesce(cardinality(dimensions), 0);
+    -- Per lexeme, and one more: what it and all after it add at most, and how many postings they have.
+    rest double precision[];
+    postings double precision[];
+    condition text := '';
+    always integer[];
+    statement text;
+    clause record;
+    lead_codes integer[];
+    c1 integer[];
+    c2 integer[];
+    c3 integer[];
+    c4 integer[];
+    c5 integer[];
+    clauses integer;
+    rows double precision;
     level integer;
-    step integer;
-    formula text;
-    covered text;
-    words tsquery[];
-    postings double precision;
-    milliseconds_per_posting double precision := 0.0003;
-    remaining double precision;
+    highest integer := top - 1;
+    i integer;
+    need double precision := 0;
+    guess double precision := 0;
+    -- The n-th best score so far, 0 while there are fewer.
+    reached double precision := 0;
     documents uuid[];
     ordinals integer[];
     scores double precision[];
-    found integer;
-    certain boolean := false;
-    answered boolean := false;
-    rounds integer := 0;
+    found integer := 0;
+    cut boolean := false;
+    few bigint;
 BEGIN
-    SELECT s.* INTO statistics FROM pgseek.collection_statistics s WHERE s.collection_id = collection_id;
-    edges := statistics.weighting[5:];
-    total := greatest(statistics.chunks, 1);
-    -- Only a small part of the table is worth the mark, whose postings every branch reads again: at the
-    -- whole table it makes a search four times slower.
-    IF 5 * total < (SELECT sum(s.chunks) FROM pgseek.collection_statistics s) OR coalesce(statistics.chunks, 0) = 0 THEN
-        mark := '&''' || pgseek.collection_mark(collection_id) || '''';
-    END IF;
-    FOR term IN SELECT t.* FROM pgseek.bm25_terms(collection_id, lexemes, frequencies) t LOOP
-        terms := terms + 1;
-        occurrences := occurrences + term.df;
-        part := pgseek.dimension(term.lexeme);
-        IF position(',' || part || ':' IN elements) = 0 THEN
-            elements := elements || ',' || part || ':' || term.weight::real;
-        END IF;
-        levels := CASE WHEN term.tiers IS NULL OR octet_length(term.lexeme) > 2040 THEN 0 ELSE cardinality(edges) END;
-        operand := operand || term.quoted;
-        share := share || term.df / total;
-        bound := bound || term.weight * CASE WHEN levels = 0 THEN 1 ELSE edges[1] END;
-        FOR tier IN 1 .. levels LOOP
-            operand := operand || (left(term.quoted, -1) || ' ' || chr(96 + tier) || '''');
-            share := share || coalesce(term.tiers[tier], 0) / total;
-            bound := bound || term.weight * coalesce(edges[tier + 1], 1);
-        END LOOP;
-        first := first || cardinality(operand) + 1;
-        weights := weights || term.weight;
-    END LOOP;
-    IF terms = 0 THEN
+    IF m = 0 THEN
         RETURN;
     END IF;
-    apart := least(terms, apart_at_most);
-    asked := ('{' || substr(elements, 2) || '}/1000000000')::@vector@.sparsevec;
-    rest := array_fill(0::double precision, ARRAY[terms + 1]);
-    FOR i IN REVERSE terms .. 1 LOOP
-        rest[i] := rest[i + 1] + weights[i];
+    SELECT s.* INTO statistics FROM pgseek.collection_statistics s WHERE s.collection_id = collection_id;
+    asked := pgseek.bm25_query(dimensions, weights);
+    shares := statistics.shares;
+    total := greatest(statistics.chunks, counts[m], 1);
+    rest := array_fill(0::double precision, ARRAY[m + 1]);
+    postings := rest;
+    FOR j IN REVERSE m .. 1 LOOP
+        rest[j] := rest[j + 1] + weights[j];
+        postings[j] := postings[j + 1] + counts[j];
     END LOOP;
 
+    -- A filter or a restriction that keeps little is cheaper to score whole.
     IF filter IS NOT NULL AND exact_below >= (SELECT count(*) FROM (
             SELECT FROM pgseek.documents d WHERE d.collection_id = collection_id AND d.metadata @@ filter
              LIMIT exact_below + 1) AS matching) THEN
         RETURN QUERY
-        SELECT c.document_id, c.ordinal, -(c.terms OPERATOR(@vector@.<#>) asked) AS score, true
+        SELECT c.document_id, c.ordinal, 0 - (c.terms OPERATOR(@vector@.<#>) asked) AS score, true
           FROM pgseek.documents d
           JOIN pgseek.chunks c ON c.collection_id = d.collection_id AND c.document_id = d.document_id
          WHERE d.collection_id = collection_id AND d.metadata @@ filter
            AND c.terms OPERATOR(@vector@.<#>) asked < 0
+           AND (restriction IS NULL OR c.lexemes @@ restriction)
          ORDER BY score DESC, c.document_id, c.ordinal LIMIT n;
         RETURN;
     END IF;
-
-    IF occurrences <= 20 * n + 1000 OR coalesce(statistics.chunks, 0) = 0 THEN
-        need := 0;
-    ELSE
-        -- How scores spread if words met by chance: the sum of one independent variable per word.
-        width := (rest[1] - rest[apart + 1]) / cells;
-        likely := array_fill(0::double precision, ARRAY[cells + 1]);
-        likely[1] := total;
-        FOR i IN 1 .. apart LOOP
-            moved := likely;
-            FOR level IN first[i] .. first[i + 1] - 1 LOOP
-                part := share[level] - CASE WHEN level < first[i + 1] - 1 THEN share[level + 1] ELSE 0 END;
-                CONTINUE WHEN part <= 0;
-                shift := least(cells, round((bound[level]
-                    + CASE WHEN level > first[i] THEN bound[level - 1] ELSE bound[level] * 0.7 END) / 2 / width));
-                FOR cell IN 1 .. cells + 1 - shift LOOP
-                    IF likely[cell] > 1e-6 THEN
-                        moved[cell + shift] := moved[cell + shift] + likely[cell] * part;
-                        moved[cell] := moved[cell] - likely[cell] * part;
-                    END IF;
-                END LOOP;
-            END LOOP;
-            likely := moved;
-        END LOOP;
-        IF filter IS NOT NULL THEN
-            gamma := gamma / 4;
+    IF required <> '{}' THEN
+        SELECT array_agg(pgseek.bm25_code(collection_id, pgseek.dimension(u.lexeme))), min(coalesce(s.chunks, 0))
+          INTO always, few
+          FROM unnest(required) AS u (lexeme)
+          LEFT JOIN pgseek.term_statistics s ON s.collection_id = collection_id AND s.lexeme = u.lexeme;
+        IF few <= exact_below OR coalesce(statistics.chunks, 0) = 0 THEN
+            RETURN QUERY
+            SELECT ranked.document_id, ranked.ordinal, ranked.score, true FROM (
+                SELECT c.document_id, c.ordinal, 0 - (c.terms OPERATOR(@vector@.<#>) asked) AS score
+                  FROM pgseek.chunks c
+                 WHERE c.collection_id IS NOT DISTINCT FROM collection_id
+                   AND pgseek.bm25_codes(c.collection_id, c.terms) @> always
+                   AND c.lexemes @@ restriction AND c.terms OPERATOR(@vector@.<#>) asked < 0
+                 ORDER BY score DESC, c.document_id, c.ordinal OFFSET 0) AS ranked
+             WHERE filter IS NULL OR (SELECT d.metadata @@ filter FROM pgseek.documents d
+                                       WHERE d.collection_id = collection_id AND d.document_id = ranked.document_id)
+             LIMIT n;
+            RETURN;
         END IF;
+        condition := ' AND pgseek.bm25_codes(c.collection_id, c.terms) @> $14';
+    END IF;
+    IF restriction IS NOT NULL THEN
+        condition := condition || ' AND c.lexemes @@ $15';
     END IF;
 
-    LOOP
-        IF need IS NULL THEN
-            need := 0;
-            tail := 0;
-            FOR cell IN REVERSE cells + 1 .. 1 LOOP
-                tail := tail + likely[cell];
-                IF tail * gamma >= n THEN
-                    need := (cell - 1.5) * width;
-                    EXIT;
-                END IF;
+    <<rounds>>
+    FOR round IN 1 .. last_round LOOP
+        i := 1;
+        WHILE i <= least(m, leads_at_most) LOOP
+            need := greatest(reached, guess);
+            EXIT WHEN rest[i] < need;
+            lead_codes := '{}';
+            rows := 0;
+            clauses := 0;
+            statement := '';
+            level := 0;
+            -- Rare lexemes are read whole, several at once; until there are n rows, as many as it takes for these.
+            WHILE i <= least(m, leads_at_most) AND rest[i] >= need
+              AND CASE WHEN need = 0 THEN rows < 3 * n + 100 AND (counts[i] <= 20 * n + 1500 AND (m > 1 OR counts[i] <= 20 * n)
+                                                                  OR coalesce(statistics.chunks, 0) = 0)
+                       ELSE counts[i] * per_row <= per_scan + counts[i] * per_posting + postings[i + 1] * per_other_posting END LOOP
+                lead_codes := lead_codes || pgseek.bm25_code(collection_id, dimensions[i]);
+                rows := rows + counts[i];
+                i := i + 1;
             END LOOP;
-            gamma := gamma / 20;
-        END IF;
-        -- One tsquery per word and level, heaviest word first: a row is found by its heaviest word. A
-        -- bitmap of many small queries costs less than one of all, as GIN evaluates the whole query
-        -- for each row it meets.
-        LOOP
-            words := '{}';
-            postings := 0;
-            FOR i IN 1 .. CASE WHEN need > 0 THEN apart ELSE 0 END LOOP
-                EXIT WHEN need > rest[i];
-                covered := '';
-                level := first[i];
-                step := pgseek.bm25_step(total * share[level]);
-                WHILE level < first[i + 1] LOOP
-                    formula := pgseek.bm25_formula(i + 1, need - bound[least(level + step - 1, first[i + 1] - 1)],
-                        total * share[level], first[:apart + 1], operand, bound, share, rest, whole);
-                    IF formula = '*' THEN
-                        words := words || (operand[level] || mark)::tsquery;
-                        postings := postings + 6 * total * share[level];
-                        EXIT;
-                    ELSIF formula <> covered THEN
-                        words := words || (operand[level] || mark || '&(' || formula || ')')::tsquery;
-                        postings := postings + total * share[level];
-                        covered := formula;
+            foretold := per_scan + rows * per_row;
+            IF lead_codes = '{}' THEN
+                IF need = 0 AND round < last_round THEN
+                    IF i = m THEN
+                        -- One lexeme is left: the highest level with rows enough, as far as is known.
+                        WHILE highest > 0 AND counts[i] * shares[highest + 1] < 1.3 * (n - found) + 3 LOOP
+                            highest := highest - 1;
+                        END LOOP;
+                        guess := CASE WHEN highest > 0 THEN weights[i] * bounds[highest] ELSE 0 END;
+                        highest := greatest(highest - 1, 0);
+                    ELSE
+                        -- Too low costs little, too high another round.
+                        guess := 0.88 * pgseek.bm25_guess(n - found, weights[i:], counts[i:], total, bounds, shares,
+                            statistics.weighting[1], statistics.weighting[2]);
                     END IF;
-                    level := level + step;
+                    IF filter IS NOT NULL OR restriction IS NOT NULL THEN
+                        guess := guess * 0.7;
+                    END IF;
+                    need := greatest(reached, guess);
+                    EXIT WHEN rest[i] < need;
+                END IF;
+                WHILE weights[i] * bounds[level + 1] + rest[i + 1] <= need LOOP
+                    level := level + 1;
                 END LOOP;
-            END LOOP;
-            IF cardinality(words) = 0 OR (apart < terms AND need <= rest[apart + 1]) THEN
-                need := 0;
-                postings := 6 * occurrences;
-                SELECT array_agg((operand[f.i] || mark)::tsquery) INTO words FROM unnest(first[:terms]) AS f (i);
+                rows := counts[i] * shares[level + 1];
+                lead_codes := ARRAY[pgseek.bm25_code(collection_id, dimensions[i], level)];
+                foretold := per_scan + rows * per_row;
+                IF need > 0 AND rows * per_row > per_scan THEN
+                    FOR clause IN
+                        SELECT c.codes FROM pgseek.bm25_clauses(
+                            collection_id, i, need, dimensions, weights, counts, total, bounds, shares) c
+                         ORDER BY c.postings
+                    LOOP
+                        clauses := clauses + 1;
+                        statement := statement || ' AND pgseek.bm25_codes(c.collection_id, c.terms) && $' || clauses + 4;
+                        CASE clauses
+                            WHEN 1 THEN c1 := clause.codes;
+                            WHEN 2 THEN c2 := clause.codes;
+                            WHEN 3 THEN c3 := clause.codes;
+                            WHEN 4 THEN c4 := clause.codes;
+                            ELSE c5 := clause.codes;
+                        END CASE;
+                    END LOOP;
+                    IF clauses > 0 THEN
+                        foretold := per_scan + rows * per_posting * 1.5 + postings[i + 1] * per_other_posting;
+                    END IF;
+                END IF;
+                -- Too dear: only rows of a higher level, while there are enough.
+                WHILE level < top - 1 AND counts[i] * shares[level + 2] > n
+                  AND foretold * pace > budget - extract(epoch FROM clock_timestamp() - started) * 1000 LOOP
+                    cut := true;
+                    level := level + 1;
+                    foretold := foretold * shares[level + 1] / greatest(shares[level], 1e-9);
+                    lead_codes := ARRAY[pgseek.bm25_code(collection_id, dimensions[i], level)];
+                END LOOP;
+                i := i + 1;
             END IF;
-            remaining := budget - extract(epoch FROM clock_timestamp() - started) * 1000;
-            EXIT WHEN postings * milliseconds_per_posting <= remaining
-                OR answered OR (greatest(need, rest[1] / 100) * 1.15 > rest[1] AND need > rest[apart + 1]) OR occurrences <= 20 * n + 1000;
-            -- Too dear: ask for higher scores, which fewer rows can have.
-            need := greatest(least(greatest(need, rest[1] / 100) * 1.15, rest[1]), rest[apart + 1] * 1.001);
-        END LOOP;
-        EXIT WHEN answered AND postings * milliseconds_per_posting > remaining;
+            -- Past the budget, what was found is the answer; an empty one is worth some more time.
+            IF foretold * pace > (CASE WHEN found > 0 THEN budget ELSE 5 * budget + 5 END)
+                    - extract(epoch FROM clock_timestamp() - started) * 1000 THEN
+                cut := true;
+                EXIT rounds;
+            END IF;
 
-        round_started := clock_timestamp();
-        -- The key is compared by IS NOT DISTINCT FROM to keep chunks_pkey out of the plan.
-        IF filter IS NULL THEN
-            SELECT array_agg(best.document_id), array_agg(best.ordinal), array_agg(best.score)
-              INTO documents, ordinals, scores
-              FROM (SELECT c.document_id, c.ordinal, -(c.terms OPERATOR(@vector@.<#>) asked) AS score
-                      FROM pgseek.chunks c
-                     WHERE c.collection_id IS NOT DISTINCT FROM collection_id AND c.lexemes @@ ANY (words)
-                     ORDER BY score DESC, c.document_id, c.ordinal
-                     LIMIT n) AS best;
-        ELSE
-            -- The filter is a value, not a join: it is then asked from the best row down, until n pass.
-            SELECT array_agg(best.document_id), array_agg(best.ordinal), array_agg(best.score)
-              INTO documents, ordinals, scores
-              FROM (SELECT ranked.* FROM (
-                        SELECT c.document_id, c.ordinal, -(c.terms OPERATOR(@vector@.<#>) asked) AS score
-                          FROM pgseek.chunks c
-                         WHERE c.collection_id IS NOT DISTINCT FROM collection_id AND c.lexemes @@ ANY (words)
-                         ORDER BY score DESC, c.document_id, c.ordinal OFFSET 0) AS ranked
-                     WHERE (SELECT d.metadata @@ filter FROM pgseek.documents d
-                             WHERE d.collection_id = collection_id AND d.document_id = ranked.document_id)
-                     LIMIT n) AS best;
-        END IF;
-        rounds := rounds + 1;
-        answered := true;
-        found := coalesce(cardinality(documents), 0);
-        -- Weights are single precision, so a bound may fall short of a score by its last digits.
-        certain := need <= 0 OR (found = n AND scores[n] * (1 - 1e-5) >= need);
-        EXIT WHEN certain;
-        milliseconds_per_posting := greatest(0.0001, least(0.001,
-            extract(epoch FROM clock_timestamp() - round_started) * 1000 / greatest(postings, 1)));
-        IF found = n THEN
-            -- The n-th best so far: no later guess can be higher.
-            need := scores[n] * (1 - 1e-5);
-        ELSIF rounds < 4 THEN
-            need := NULL;
-        ELSE
-            need := 0;
-        END IF;
+            scan_started := clock_timestamp();
+            statement := '(SELECT c.document_id, c.ordinal, 0 - (c.terms OPERATOR(@vector@.<#>) $1) AS score'
+                ' FROM pgseek.chunks c WHERE c.collection_id IS NOT DISTINCT FROM $2'
+                ' AND pgseek.bm25_codes(c.collection_id, c.terms) && $4' || statement || condition
+                || ' ORDER BY score DESC, c.document_id, c.ordinal'
+                || CASE WHEN filter IS NULL THEN ' LIMIT $3)' ELSE ' OFFSET 0)' END;
+            IF filter IS NOT NULL THEN
+                -- The filter is a value, not a join: it is then asked from the best row down, until n pass.
+                statement := '(SELECT ranked.* FROM ' || statement || ' AS ranked WHERE (SELECT d.metadata @@ $10 FROM pgseek.documents d'
+                    ' WHERE d.collection_id = $2 AND d.document_id = ranked.document_id) LIMIT $3)';
+            END IF;
+            EXECUTE 'SELECT array_agg(best.document_id), array_agg(best.ordinal), array_agg(best.score) FROM (SELECT * FROM '
+                || statement || ' AS scanned' || CASE WHEN found > 0 THEN ' UNION SELECT * FROM unnest($11, $12, $13)' ELSE '' END
+                || ' ORDER BY 3 DESC, 1, 2 LIMIT $3) AS best WHERE best.score > 0'
+               INTO documents, ordinals, scores
+              USING asked, collection_id, n, lead_codes, c1, c2, c3, c4, c5, filter, documents, ordinals, scores, always, restriction;
+            found := coalesce(cardinality(documents), 0);
+            IF found = n THEN
+                -- Weights are single precision: the last digits of two equal scores may differ.
+                reached := scores[n] * (1 - 1e-5::double precision);
+            END IF;
+            pace := greatest(pace * 0.7, least(10, extract(epoch FROM clock_timestamp() - scan_started) * 1000 / foretold));
+        END LOOP;
+        cut := cut OR (i <= m AND rest[i] >= greatest(reached, guess));
+        EXIT WHEN (cut AND found > 0) OR reached >= guess;
+        -- The guess was too high. What was found is a lower bound, if it is enough; else guess lower.
+        guess := CASE WHEN reached > 0 OR highest < top - 1 THEN 0 ELSE guess * 0.6 END;
     END LOOP;
     RETURN QUERY
-    SELECT u.document_id, u.ordinal, u.score, certain
+    SELECT u.document_id, u.ordinal, u.score, NOT cut
       FROM unnest(documents, ordinals, scores) WITH ORDINALITY AS u (document_id, ordinal, score, place)
      ORDER BY u.place;
 END

@@ -1,20 +1,18 @@
 -- Purpose:    a query as a vector: -(chunks.terms <#> vector) is the BM25 score of a chunk, 0 for one
---             without any of the words. Ask once, then score any rows with one operator each.
--- Arguments:  collection_id, lexemes, frequencies  as in bm25_terms()
--- Returns:    {dimension(lexeme): weight}
--- Volatility: stable. Index: term_statistics_pkey.
-CREATE OR REPLACE FUNCTION pgseek.bm25_query(collection_id integer, lexemes text[], frequencies integer[])
+--             without any of the lexemes. Ask once, then score any rows with one operator each.
+-- Arguments:  dimensions, weights  see bm25_terms(); of a dimension given twice the higher weight stands
+-- Returns:    {dimension: weight}
+-- Volatility: immutable.
+CREATE OR REPLACE FUNCTION pgseek.bm25_query(dimensions integer[], weights double precision[])
 RETURNS @vector@.sparsevec
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
-DECLARE
-    elements text;
 BEGIN
-    SELECT string_agg(asked.element, ',') INTO elements
-      FROM (SELECT pgseek.dimension(t.lexeme) || ':' || max(t.weight)::real AS element
-              FROM pgseek.bm25_terms(collection_id, lexemes, frequencies) t
-             GROUP BY pgseek.dimension(t.lexeme)) AS asked;
-    RETURN ('{' || coalesce(elements, '') || '}/1000000000')::@vector@.sparsevec;
+    RETURN ('{' || coalesce((
+        SELECT string_agg(asked.dimension || ':' || asked.weight, ',')
+          FROM (SELECT u.dimension, max(u.weight)::real AS weight
+                  FROM unnest(dimensions, weights) AS u (dimension, weight) GROUP BY u.dimension) AS asked), '')
+        || '}/1000000000')::@vector@.sparsevec;
 END
 $function$;

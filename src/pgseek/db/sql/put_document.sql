@@ -90,12 +90,13 @@ BEGIN
     SELECT s.weighting INTO STRICT weighting FROM pgseek.collection_statistics s
      WHERE s.collection_id = of_collection.collection_id FOR KEY SHARE;
     INSERT INTO pgseek.chunks
-        (collection_id, document_id, ordinal, kind, title, text, language, char_start, char_end, text_hash, weighting)
+        (collection_id, document_id, ordinal, kind, title, text, language, char_start, char_end, text_hash, lexemes, terms)
     SELECT of_collection.collection_id, id, piece.number, 'chunk', put_document.title, piece.text, put_document.language,
            piece.number * piece_length, piece.number * piece_length + length(piece.text),
-           sha256(convert_to(piece.text, 'UTF8')), weighting
+           sha256(convert_to(piece.text, 'UTF8')), analysis.lexemes, analysis.terms
       FROM (SELECT n AS number, substr(put_document.body, n * piece_length + 1, piece_length) AS text
-              FROM generate_series(0, (length(put_document.body) - 1) / piece_length) AS n) AS piece;
+              FROM generate_series(0, (length(put_document.body) - 1) / piece_length) AS n) AS piece,
+           pgseek.analyze(put_document.language, put_document.title, piece.text, weighting) AS analysis;
     INSERT INTO pgseek.ingest_queue (collection_id, document_id, content_hash, enqueued_at)
     VALUES (of_collection.collection_id, id, hash, now())
     ON CONFLICT (collection_id, document_id)

@@ -1,9 +1,9 @@
--- Purpose:    set a collection's BM25 constants and measure its average length and edges anew; rewrites
---             its chunks. Searches go on with the old weights until it commits; writers of the
+-- Purpose:    set a collection's BM25 constants, measure its average length and weigh its chunks anew; their
+--             texts are not read again. Searches go on with the old weights until it commits; writers of the
 --             collection wait. For an empty collection it only sets the constants.
 -- Arguments:  collection  name
 --             k1, b, title_weight  NULL keeps what is set
--- Returns:    chunks rewritten
+-- Returns:    chunks weighed anew
 -- Volatility: volatile. Index: chunks_pkey.
 CREATE OR REPLACE FUNCTION pgseek.reweigh(
     collection text, k1 real DEFAULT NULL, b real DEFAULT NULL, title_weight real DEFAULT NULL)
@@ -13,27 +13,23 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    sample_size CONSTANT integer := 20000;
-    of_collection pgseek.collections := pgseek.require_collection(collection);
+    id CONSTANT integer := (pgseek.require_collection(collection)).collection_id;
     old real[];
     new real[];
-    changed bigint;
+    changed bigint := 0;
 BEGIN
     -- FOR UPDATE waits for writers, which hold FOR KEY SHARE while they use the old weighting.
-    SELECT s.weighting INTO STRICT old FROM pgseek.collection_statistics s
-     WHERE s.collection_id = of_collection.collection_id FOR UPDATE;
-    -- Document ids are hashes, so the first ones are a random sample.
-    SELECT pgseek.propose_weighting(of_collection.language, array_agg(sample.title), array_agg(sample.text),
-               coalesce(k1, old[1]), coalesce(b, old[2]), coalesce(title_weight, old[4]))
-      INTO new
-      FROM (SELECT c.title, c.text FROM pgseek.chunks c WHERE c.collection_id = of_collection.collection_id
-             ORDER BY c.document_id, c.ordinal LIMIT sample_size) AS sample;
-    new := coalesce(new, ARRAY[coalesce(k1, old[1]), coalesce(b, old[2]), old[3], coalesce(title_weight, old[4])] || old[5:]);
-    UPDATE pgseek.collection_statistics s SET weighting = new WHERE s.collection_id = of_collection.collection_id;
-    UPDATE pgseek.chunks c SET weighting = new
-     WHERE c.collection_id = of_collection.collection_id AND c.weighting <> new;
-    GET DIAGNOSTICS changed = ROW_COUNT;
+    SELECT s.weighting INTO STRICT old FROM pgseek.collection_statistics s WHERE s.collection_id = id FOR UPDATE;
+    new := ARRAY[coalesce(k1, old[1]), coalesce(b, old[2]), old[3], coalesce(title_weight, old[4])];
+    UPDATE pgseek.collection_statistics s SET weighting = new WHERE s.collection_id = id;
     PERFORM pgseek.refresh_statistics(collection);
+    new[3] := coalesce((SELECT s.average_length FROM pgseek.collection_statistics s WHERE s.collection_id = id), new[3]);
+    IF new <> old THEN
+        UPDATE pgseek.chunks c SET terms = pgseek.weigh(c.lexemes, new) WHERE c.collection_id = id;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        UPDATE pgseek.collection_statistics s SET weighting = new, shares = coalesce(pgseek.bm25_shares(id), s.shares)
+         WHERE s.collection_id = id;
+    END IF;
     RETURN changed;
 END
 $function$;
