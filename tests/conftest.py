@@ -93,6 +93,15 @@ def dsn(server_dsn: str, template: str) -> Iterator[str]:
     drop_database(server_dsn, name)
 
 
+@pytest.fixture(scope="module")
+def module_dsn(server_dsn: str, template: str) -> Iterator[str]:
+    """The DSN of a new, migrated database that the tests of one module share."""
+    name = f"pgseek_module_{os.getpid()}_{next(_numbers)}"
+    create_database(server_dsn, name, template)
+    yield make_conninfo(server_dsn, dbname=name)
+    drop_database(server_dsn, name)
+
+
 @pytest.fixture
 def client(dsn: str) -> Iterator[Client]:
     """A client of a database of its own."""

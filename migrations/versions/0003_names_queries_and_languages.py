@@ -31,6 +31,7 @@ BEFORE_INDEX = (
 )
 AFTER_INDEX = (
     "bm25_query",
+    "quote_lexeme",
     "match_all",
     "bm25_bag",
     "bm25_terms",

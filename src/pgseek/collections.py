@@ -330,6 +330,10 @@ def vector_on_path() -> Script[None]:
     )
 
 
+# Languages that PostgreSQL has no parser for: their letters are read in pairs, whatever the configuration.
+UNSPACED = ("chinese", "japanese", "korean", "thai", "lao", "khmer", "burmese")
+
+
 class Languages:
     """The text-search configurations of the server, by the names pgseek stores."""
 
@@ -337,10 +341,15 @@ class Languages:
         self._names = frozenset(names)
 
     def canonical(self, language: str) -> str:
-        """Return the stored name of a configuration, or raise `InvalidInput`."""
+        """Return the stored name of a configuration, or raise `InvalidInput`.
+
+        A language written without spaces is read as ``simple``, unless the server has its own parser.
+        """
         plain = language.removeprefix("pg_catalog.") if isinstance(language, str) else None
         if plain is not None and plain in self._names:
             return plain
+        if plain is not None and plain.lower() in UNSPACED:
+            return "simple"
         near = difflib.get_close_matches(str(plain), self._names, 1)
         hint = f"did you mean {near[0]!r}?" if near else "SELECT cfgname FROM pg_ts_config lists them"
         raise InvalidInput(f"language {language!r} is not a text-search configuration; {hint}")

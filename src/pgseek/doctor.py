@@ -46,16 +46,24 @@ def diagnose(dsn: str | None, settings: Settings, data_dir: Path | None = None) 
             checks.append(Check("postgresql", True, state.server_name))
             version = state.vector_version or f"{state.vector_available} (available)"
             checks.append(Check("pgvector", True, version))
+            checks.append(Check("pg_trgm", True, _trigrams(connection)))
             check_schema(state)
             checks.append(Check("schema", True, f"revision {state.revision}"))
             checks += _collections(connection)
     except PgseekError as error:
-        names = ("server", "postgresql", "pgvector", "schema", "collections")
+        names = ("server", "postgresql", "pgvector", "pg_trgm", "schema", "collections")
         failed = next(name for name in names if name not in {check.name for check in checks})
         checks.append(Check(failed, False, str(error)))
     except psycopg.Error as error:
         checks.append(Check("collections", False, str(translate(error))))
     return checks
+
+
+def _trigrams(connection: psycopg.Connection[dict[str, object]]) -> str:
+    row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'pg_trgm'").fetchone()
+    if row is None:
+        return "not installed: a misspelt word is corrected within one letter; CREATE EXTENSION pg_trgm"
+    return str(row["extversion"])
 
 
 def _embedder(settings: Settings) -> Check:

@@ -99,6 +99,7 @@ def queries(rng):
     words = [f"t{n}" for n in range(3000)]
     made = [" ".join(rng.choices(words[:30], k=rng.randint(1, 4))) for _ in range(12)]
     made += [" ".join(rng.choices(words, k=rng.randint(1, 10))) for _ in range(25)]
+    made += [" ".join(rng.sample(words[:400], k=k)) for k in (20, 40, 70)]
     return [*made, "t0", "t1 t1 t1", "t2999", "fresh", "fresh t0", "absent"]
 
 
@@ -126,6 +127,94 @@ def test_candidates_are_exact_for_the_statistics_in_force_whatever_was_written(f
     assert_exact(dsn, rng, "after refresh")
     docs.refresh_statistics(reweigh=True)
     assert_exact(dsn, rng, "weighed anew")
+
+
+@pytest.fixture(scope="module")
+def skewed(module_dsn):
+    """40,000 chunks written by SQL: a few words in most of them, frequencies up to 30, lengths from 2 to 200."""
+    rng = np.random.default_rng(5)
+    with Client(module_dsn) as client:
+        client.create_collection("small", embedder=CountingEmbedder(), language="simple").ingest(
+            [{"id": "t0", "text": "t0 t1 t2 t3"}]
+        )
+        client.create_collection("docs", embedder=CountingEmbedder(), language="simple", title_weight=1.0)
+    with connect(module_dsn) as connection, connection.cursor() as cursor:
+        connection.execute("CREATE TABLE raw (n int, text text)")
+        with cursor.copy("COPY raw FROM STDIN") as copy:
+            for n, length in enumerate(
+                rng.choice([2, 5, 10, 20, 200], size=40_000, p=[0.2, 0.4, 0.25, 0.13, 0.02])
+            ):
+                words = [f"t{min(w, 20_000)}" for w in rng.zipf(1.25, size=length)]
+                copy.write_row((n, " ".join(words + [words[0]] * int(rng.choice([0, 0, 0, 1, 30])))))
+        connection.execute(
+            "INSERT INTO pgseek.documents (collection_id, document_id, external_id, body, language, content_hash, metadata)"
+            " SELECT 2, pgseek.document_id(n::text), n::text, text, 'simple', 'x',"
+            " jsonb_build_object('n', n % 5) FROM raw"
+        )
+        connection.execute(
+            "INSERT INTO pgseek.chunks (collection_id, document_id, ordinal, title, text, language, char_start, char_end,"
+            " text_hash, lexemes, terms) SELECT 2, document_id, 0, '', body, 'simple', 0, 1, 'x', a.lexemes, a.terms"
+            " FROM pgseek.documents d JOIN pgseek.collection_statistics s USING (collection_id),"
+            " pgseek.analyze('simple', '', body, s.weighting) a WHERE d.collection_id = 2"
+        )
+        connection.execute("SELECT pgseek.reweigh('docs')")
+        connection.execute("ANALYZE")
+    return module_dsn
+
+
+@pytest.mark.parametrize("n", [1, 10, 100, 1000])
+def test_frequent_words_lead_to_the_exact_best_rows(skewed, n):
+    rng = random.Random(n)
+    frequent = [f"t{w}" for w in range(1, 60)]
+    any_word = [f"t{w}" for w in range(1, 5000)]
+    asked = ["t1", "t2", "t1 t2", "t1 t1 t2", " ".join(frequent[:12]), " ".join(frequent)]
+    asked += [" ".join(rng.sample(frequent, k=rng.randint(2, 5))) for _ in range(15)]
+    asked += [" ".join(rng.sample(any_word, k=rng.randint(2, 12))) for _ in range(10)]
+    with connect(skewed) as connection:
+        for query in asked:
+            found = candidates(connection, query, n, collection=2, budget=1e6)
+            assert all(row.pop("exact") for row in found), query
+            assert found == every_chunk_scored(connection, query, n, collection=2), query
+
+
+def test_a_filter_that_keeps_most_documents_is_exact_for_frequent_words(skewed):
+    with connect(skewed) as connection:
+        for query in ("t1", "t3 t5", "t1 t2 t4 t8", "t9 t2000"):
+            found = candidates(connection, query, 20, collection=2, budget=1e6, filter="$.n < 3")
+            assert all(row.pop("exact") for row in found), query
+            kept = {
+                row["document_id"]
+                for row in connection.execute(
+                    "SELECT document_id FROM pgseek.documents WHERE collection_id = 2 AND metadata @@ '$.n < 3'"
+                )
+            }
+            every = every_chunk_scored(connection, query, 50_000, collection=2)
+            assert found == [row for row in every if row["document_id"] in kept][:20], query
+
+
+def test_a_spent_budget_still_answers_with_right_scores(skewed):
+    with connect(skewed) as connection:
+        for query in ("t1 t2 t3 t4", "t1", " ".join(f"t{n}" for n in range(1, 300))):
+            found = candidates(connection, query, 10, collection=2, budget=0.01)
+            assert found, query
+            every = {
+                row["document_id"]: row["score"] for row in every_chunk_scored(connection, query, 50_000, 2)
+            }
+            for row in found:
+                assert row["score"] == every[row["document_id"]]
+        assert not all(row["exact"] for row in candidates(connection, "t1 t2 t3 t4", 10, 2, budget=0.01))
+
+
+def test_a_collection_reads_nothing_of_another(skewed):
+    with connect(skewed) as connection:
+        assert len(candidates(connection, "t0 t1 t2", 10, collection=1)) == 1
+        plan = connection.execute(
+            "EXPLAIN (ANALYZE, COSTS OFF) SELECT FROM pgseek.chunks WHERE collection_id IS NOT DISTINCT FROM 1"
+            " AND pgseek.bm25_codes(collection_id, terms) && ARRAY[pgseek.bm25_code(1, pgseek.dimension('t1'))]"
+        ).fetchall()
+    text = "\n".join(line["QUERY PLAN"] for line in plan)
+    assert "chunks_codes_idx" in text
+    assert "rows=1.00 " in text or "rows=1 " in text, text
 
 
 def test_a_read_only_transaction_ranks_too(filled, dsn):
@@ -157,6 +246,7 @@ def test_statistics_of_a_tenth_still_give_nearly_the_same_ranking(client, dsn):
     docs.refresh_statistics()
     asked = [" ".join(f"t{rng.randrange(200)}" for _ in range(rng.randint(1, 8))) for _ in range(60)]
     with connect(dsn) as connection:
+        connection.execute("DELETE FROM pgseek.rare_lexemes")
         fresh = [{row["document_id"] for row in candidates(connection, query, 10)} for query in asked]
         connection.execute("DELETE FROM pgseek.term_statistics")
         connection.execute("INSERT INTO pgseek.term_statistics SELECT * FROM public.term_statistics")

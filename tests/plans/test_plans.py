@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import numpy as np
 import pytest
-from conftest import create_database, drop_database
-from psycopg.conninfo import make_conninfo
 from support import CountingEmbedder
 
 from pgseek import Client
-from pgseek.db import schema
 from pgseek.db.connection import connect
 
 ROWS = 20_000
@@ -22,15 +18,11 @@ RARE = "needle"
 
 
 @pytest.fixture(scope="module")
-def filled(server_dsn):
+def filled(module_dsn):
     """A database with 20,000 chunks in one collection, ingested as users do."""
-    name = f"pgseek_plans_{os.getpid()}"
-    create_database(server_dsn, name)
-    dsn = make_conninfo(server_dsn, dbname=name)
-    schema.upgrade(dsn)
     rng = np.random.default_rng(3)
     words = (rng.zipf(1.3, size=(ROWS, 12)) % 9000).tolist()
-    with Client(dsn) as client:
+    with Client(module_dsn) as client:
         docs = client.create_collection("docs", embedder=CountingEmbedder(DIMENSIONS))
         report = docs.ingest(
             {
@@ -41,8 +33,7 @@ def filled(server_dsn):
             for n, row in enumerate(words)
         )
         assert report.new == ROWS
-    yield dsn
-    drop_database(server_dsn, name)
+    return module_dsn
 
 
 def plans(dsn, call):

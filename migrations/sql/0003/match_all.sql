@@ -17,7 +17,7 @@ DECLARE
     alternatives tsquery;
 BEGIN
     FOREACH language IN ARRAY languages LOOP
-        SELECT string_agg('''' || replace(replace(word.lexeme, '\', '\\'), '''', '''''') || '''', ' & ')::tsquery
+        SELECT string_agg(pgseek.quote_lexeme(word.lexeme), ' & ')::tsquery
           INTO part FROM unnest(pgseek.words(language, text, false)) AS word;
         IF phrase AND part IS NOT NULL THEN
             adjacent := phraseto_tsquery(language::regconfig, CASE WHEN language IN ('english', 'simple')

@@ -50,7 +50,11 @@ BEGIN
                 END IF;
             ELSIF token[3] ~ '^[[:alnum:]].*[[:alnum:]_]\*$' THEN
                 name := pgseek.fold(lower(rtrim(token[3], '*')));
-                part := ('''' || replace(replace(name, '\', '\\'), '''', '''''') || ''':*')::tsquery;
+                IF sign <> '' THEN
+                    part := (pgseek.quote_lexeme(name) || ':*')::tsquery;
+                    SELECT coalesce(part || string_agg(pgseek.quote_lexeme(e.lexeme), ' | ')::tsquery, part) INTO part
+                      FROM pgseek.expand_prefix(collection_id, languages, name) e WHERE NOT starts_with(e.lexeme, name);
+                END IF;
                 CASE sign
                     WHEN '-' THEN excluded := coalesce(excluded || part, part);
                     WHEN '+' THEN restriction := coalesce(restriction && part, part);
@@ -94,14 +98,7 @@ BEGIN
          WHERE run[1] ~ ('^(?:' || letter || ')$');
     END IF;
     FOREACH name IN ARRAY prefixes LOOP
-        FOR found IN
-            SELECT e.lexeme, e.frequency FROM pgseek.expand_prefix(collection_id, name) e
-            UNION ALL
-            -- Lexemes are stems: of cachin* nothing is left but the beginning of its stem.
-            SELECT e.lexeme, e.frequency
-              FROM unnest((pgseek.bm25_bag(languages, name)).lexemes) AS stem, pgseek.expand_prefix(collection_id, stem) e
-             WHERE NOT EXISTS (SELECT FROM pgseek.expand_prefix(collection_id, name))
-        LOOP
+        FOR found IN SELECT e.lexeme, e.frequency FROM pgseek.expand_prefix(collection_id, languages, name) e LOOP
             CONTINUE WHEN found.lexeme = ANY (lexemes);
             lexemes := lexemes || found.lexeme;
             frequencies := frequencies || found.frequency;

@@ -44,8 +44,9 @@ BEGIN
           FROM (SELECT part.name, whole.place
                   FROM (SELECT rtrim(ltrim(matched.name[1], '-:+&%\'), '.:-/&\~$@%') AS name,
                                least(matched.place, 16383) AS place
+                          -- (Not the end of a tag.)
                           FROM regexp_matches(text,
-                                   '[^\s,;()\[\]{}<>"''`!?|*^=“”„‘’«»…]*[-#$%&+./:@\\_~][^\s,;()\[\]{}<>"''`!?|*^=“”„‘’«»…]*', 'g')
+                                   '(?<!<)[^\s,;()\[\]{}<>"''`!?|*^=“”„‘’«»…]*[-#$%&+./:@\\_~][^\s,;()\[\]{}<>"''`!?|*^=“”„‘’«»…]*', 'g')
                                WITH ORDINALITY AS matched (name, place) OFFSET 0) AS whole,
                        LATERAL (
                            SELECT whole.name

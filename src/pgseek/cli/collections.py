@@ -28,8 +28,16 @@ def create(
     language: Annotated[str, typer.Option(help="text-search configuration")] = "english",
     chunk_size: Annotated[int | None, typer.Option(help="characters at most; default 2000")] = None,
     chunk_overlap: Annotated[int | None, typer.Option(help="characters shared; default 0")] = None,
-    alpha: Annotated[float | None, typer.Option(help="weight of the dense leg, 0..1; default 0.4")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="weight of the dense leg, 0..1; default: the embedder's")
+    ] = None,
     fusion: Annotated[str | None, typer.Option(help="weighted or rrf")] = None,
+    normalization: Annotated[str | None, typer.Option(help="max or minmax; default: the embedder's")] = None,
+    k1: Annotated[float | None, typer.Option(help="BM25's k1; default 1.2")] = None,
+    b: Annotated[float | None, typer.Option(help="BM25's b, 0..1; default 0.75")] = None,
+    title_weight: Annotated[
+        float | None, typer.Option(help="how often a word of the title counts; default 2")
+    ] = None,
 ) -> None:
     """Create a collection with its embedding space."""
     with state_of(context).client() as client:
@@ -42,6 +50,10 @@ def create(
             chunk_overlap=chunk_overlap,
             alpha=alpha,
             fusion=fusion,
+            normalization=normalization,
+            k1=k1,
+            b=b,
+            title_weight=title_weight,
         )
         typer.echo(f"created {made.name} with {made.info().identity}")
 

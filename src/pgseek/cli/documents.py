@@ -104,10 +104,26 @@ def search(
         ),
     ] = None,
     candidates: Annotated[int | None, typer.Option(help="rows taken from each leg")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="show both legs in a table")] = False,
+    normalization: Annotated[
+        str | None, typer.Option(help="max, or minmax for embedders whose cosines lie close together")
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="no sign has a meaning: quotes, + - and * are text")
+    ] = False,
+    typos: Annotated[bool, typer.Option(help="correct words that no document has")] = True,
+    budget: Annotated[
+        float, typer.Option(help="milliseconds after which BM25 answers in its approximate form")
+    ] = 50.0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="show in a table what each leg and each word added")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Search a collection."""
+    """Search a collection.
+
+    "words in quotes" must stand side by side, +word must be there, -word must not, word* stands for
+    words that begin so. Put -- before a query that begins with a minus sign.
+    """
     with state_of(context).client() as client:
         hits = client.collection(collection).search(
             query,
@@ -118,6 +134,10 @@ def search(
             filter=parse_filters(filters or []),
             candidates=candidates,
             highlight=("<b>", "</b>") if as_json else MARKS,
+            normalization=cast("Any", normalization),
+            syntax="plain" if plain else "web",
+            typos=typos,
+            budget=budget,
         )
     if as_json:
         print_json(hits)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pgseek.types import Hit, IngestReport
+from pgseek.types import Hit, IngestReport, Match
 
 # In a pipe there is no width to fit into.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 500)
@@ -74,20 +74,10 @@ def print_hits(hits: list[Hit], *, explain: bool = False) -> None:
         return
     if hits[0].degraded:
         err.print(f"[yellow]note:[/] {escape(hits[0].degraded)}", soft_wrap=True)
+    for typed, meant in sorted(_corrections(hits).items()):
+        err.print(f"[yellow]note:[/] no document has “{escape(typed)}”; searched for {escape(meant)}")
     if explain:
-        made = table("rank", "id", "chunk", "score", "dense", "rank", "lexical", "rank")
-        for hit in hits:
-            made.add_row(
-                str(hit.rank),
-                escape(hit.id),
-                str(hit.ordinal),
-                f"{hit.score:.4f}",
-                "-" if hit.dense_score is None else f"{hit.dense_score:.4f}",
-                str(hit.dense_rank or "-"),
-                "-" if hit.lexical_score is None else f"{hit.lexical_score:.4f}",
-                str(hit.lexical_rank or "-"),
-            )
-        out.print(made)
+        out.print(_explained(hits))
         return
     for hit in hits:
         out.print(
@@ -96,6 +86,48 @@ def print_hits(hits: list[Hit], *, explain: bool = False) -> None:
             soft_wrap=True,
         )
         out.print(Text("     ") + marked(hit.snippet or hit.text[:200]), soft_wrap=True)
+
+
+def _corrections(hits: list[Hit]) -> dict[str, str]:
+    """Return what stands for words that no document has."""
+    found: dict[str, set[str]] = {}
+    for hit in hits:
+        for match in hit.matched:
+            if match.origin is not None and not match.origin.endswith("*"):
+                found.setdefault(match.origin, set()).add(match.lexeme)
+    return {typed: ", ".join(sorted(lexemes)) for typed, lexemes in found.items()}
+
+
+def _explained(hits: list[Hit]) -> Table:
+    """Return a table of what each leg and each lexeme added to each hit's score."""
+    made = table(
+        "", "id", "chunk", "score", "=  dense", "of cosine", "place", "+  lexical", "of", "place", "by"
+    )
+    for hit in hits:
+        made.add_row(
+            str(hit.rank),
+            escape(hit.id),
+            str(hit.ordinal),
+            f"{hit.score:.4f}",
+            _number(hit.dense_contribution),
+            _number(hit.dense_score),
+            str(hit.dense_rank or "-"),
+            _number(hit.lexical_contribution),
+            _number(hit.lexical_score),
+            str(hit.lexical_rank or "-"),
+            escape(" ".join(map(_matched, hit.matched))),
+        )
+    return made
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _matched(match: Match) -> str:
+    weight = "" if match.weight is None else f" {match.weight:.2f}"
+    origin = "" if match.origin is None else f" (for {match.origin})"
+    return f"{match.lexeme}{origin}{weight}"
 
 
 def print_report(report: IngestReport, shown: int = 10) -> None:

@@ -150,6 +150,9 @@ def _ensure_database(maintenance_dsn: str, dsn: str) -> str:
             except psycopg.errors.WrongObjectType:
                 # The operating system has no such locale (macOS before 15).
                 connection.execute(_CREATE.format(locale="C"))
+            # Misspelt words are also compared by trigrams where this is installed.
+            with connect(dsn) as own, contextlib.suppress(psycopg.errors.FeatureNotSupported):
+                own.execute("CREATE EXTENSION pg_trgm")
     return dsn
 
 

@@ -19,6 +19,7 @@ FUNCTIONS = (
     "bm25_code",
     "bm25_codes",
     "bm25_query",
+    "quote_lexeme",
     "match_all",
     "bm25_bag",
     "require_collection",

@@ -36,8 +36,6 @@ DECLARE
     exact_below CONSTANT integer := 10000;
     -- With the last round nothing is guessed.
     last_round CONSTANT integer := 6;
-    -- Lexemes that may lead; those after them count with all they could add.
-    leads_at_most CONSTANT integer := 64;
     -- Milliseconds, as measured; the ratio of what scans took to what was foretold corrects them.
     per_row CONSTANT double precision := 0.0012;
     per_posting CONSTANT double precision := 0.0001;
@@ -137,16 +135,20 @@ BEGIN
     <<rounds>>
     FOR round IN 1 .. last_round LOOP
         i := 1;
-        WHILE i <= least(m, leads_at_most) LOOP
+        WHILE i <= m LOOP
             need := greatest(reached, guess);
             EXIT WHEN rest[i] < need;
+            IF found > 0 AND extract(epoch FROM clock_timestamp() - started) * 1000 > budget THEN
+                cut := true;
+                EXIT rounds;
+            END IF;
             lead_codes := '{}';
             rows := 0;
             clauses := 0;
             statement := '';
             level := 0;
             -- Rare lexemes are read whole, several at once; until there are n rows, as many as it takes for these.
-            WHILE i <= least(m, leads_at_most) AND rest[i] >= need
+            WHILE i <= m AND rest[i] >= need
               AND CASE WHEN need = 0 THEN rows < 3 * n + 100 AND (counts[i] <= 20 * n + 1500 AND (m > 1 OR counts[i] <= 20 * n)
                                                                   OR coalesce(statistics.chunks, 0) = 0)
                        ELSE counts[i] * per_row <= per_scan + counts[i] * per_posting + postings[i + 1] * per_other_posting END LOOP
@@ -241,10 +243,9 @@ BEGIN
             END IF;
             pace := greatest(pace * 0.7, least(10, extract(epoch FROM clock_timestamp() - scan_started) * 1000 / foretold));
         END LOOP;
-        cut := cut OR (i <= m AND rest[i] >= greatest(reached, guess));
         EXIT WHEN (cut AND found > 0) OR reached >= guess;
         -- The guess was too high. What was found is a lower bound, if it is enough; else guess lower.
-        guess := CASE WHEN reached > 0 OR highest < top - 1 THEN 0 ELSE guess * 0.6 END;
+        guess := CASE WHEN reached > 0 OR highest < top - 1 OR round >= last_round - 1 THEN 0 ELSE guess * 0.6 END;
     END LOOP;
     RETURN QUERY
     SELECT u.document_id, u.ordinal, u.score, NOT cut

@@ -4,7 +4,8 @@
 --             body      the text, not blank
 --             title     weighted above the body
 --             metadata  a JSON object
---             language  text-search configuration; default: the collection's
+--             language  text-search configuration; default: the collection's. Languages written without
+--                       spaces are read as 'simple', where the server has no parser of their own
 -- Returns:    'new', 'changed', 'metadata_changed' or 'unchanged'
 -- Errors:     PGS01 no such collection, PGS02 argument out of range
 -- Volatility: volatile. Index: primary keys.
@@ -45,7 +46,9 @@ BEGIN
     PERFORM FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace
       WHERE language = CASE n.nspname WHEN 'pg_catalog' THEN quote_ident(c.cfgname)
                             ELSE quote_ident(n.nspname) || '.' || quote_ident(c.cfgname) END;
-    IF NOT FOUND THEN
+    IF NOT FOUND AND lower(language) = ANY ('{chinese,japanese,korean,thai,lao,khmer,burmese}') THEN
+        language := 'simple';
+    ELSIF NOT FOUND THEN
         RAISE EXCEPTION 'language % is not a text-search configuration of this server', quote_literal(language)
             USING ERRCODE = 'PGS02', HINT = 'SELECT cfgname FROM pg_ts_config lists them';
     END IF;

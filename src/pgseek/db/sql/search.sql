@@ -215,7 +215,7 @@ BEGIN
         asked := pgseek.bm25_query(coalesce(terms.dimensions, '{}'), coalesce(terms.weights, '{}'));
         rank_function := '0 - (c.terms OPERATOR(@vector@.<#>) $13)';
     ELSE
-        SELECT string_agg('''' || replace(replace(u.lexeme, '\', '\\'), '''', '''''') || '''', ' | ')::tsquery
+        SELECT string_agg(pgseek.quote_lexeme(u.lexeme), ' | ')::tsquery
           INTO words FROM unnest(parsed.lexemes) AS u (lexeme);
         rank_function := format('CASE WHEN c.lexemes @@ $3 THEN %s(c.lexemes, $3) ELSE 0 END', lexical);
     END IF;
