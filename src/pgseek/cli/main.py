@@ -17,6 +17,7 @@ import typer
 
 from pgseek import __version__
 from pgseek.cli import collections, db, demo, doctor, documents, queue, server
+from pgseek.cli import eval as evaluation
 from pgseek.cli.output import complain
 from pgseek.cli.state import State
 from pgseek.errors import CollectionNotFound, InvalidInput, PgseekError
@@ -40,6 +41,7 @@ app.add_typer(queue.app, name="queue")
 documents.register(app)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("eval")(evaluation.evaluate_collection)
 
 
 def _version(wanted: bool) -> None:
