@@ -122,8 +122,9 @@ BEGIN
         FOR found IN
             SELECT typed.word, typed.stems FROM (
                 SELECT word, (pgseek.bm25_bag(languages, word)).lexemes AS stems
-                  FROM (SELECT DISTINCT lower(u.word) AS word FROM regexp_split_to_table(pgseek.plain(plain, false), '\s+') AS u (word)
-                         WHERE length(u.word) BETWEEN 4 AND 40 AND u.word !~ '\d' LIMIT 32) AS words OFFSET 0) AS typed
+                  FROM (SELECT DISTINCT lower(run[1]) AS word
+                          FROM regexp_matches(pgseek.plain(plain, false), '(?<![[:alnum:]])[[:alpha:]]{4,40}(?![[:alnum:]])', 'g') AS run
+                         LIMIT 32) AS words OFFSET 0) AS typed
              WHERE typed.stems <> '{}'
                AND NOT EXISTS (SELECT FROM unnest(typed.stems) AS stem
                                 WHERE EXISTS (SELECT FROM pgseek.term_statistics s WHERE s.collection_id = collection_id AND s.lexeme = stem))

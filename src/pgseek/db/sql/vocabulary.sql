@@ -3,20 +3,21 @@
 -- Arguments:  collection_id
 --             prefix
 --             at_most  lexemes
+--             newest   documents written since the last refresh that are looked at, newest first
 -- Returns:    lexeme, and the chunks that had it at the last refresh (0 for new ones)
 -- Ordering:   chunks descending, lexeme.
 -- Volatility: stable. Index: term_statistics_pkey, rare_lexemes_pkey, documents_updated_at_idx, chunks_pkey.
-CREATE OR REPLACE FUNCTION pgseek.vocabulary(collection_id integer, prefix text, at_most integer DEFAULT 64)
+CREATE OR REPLACE FUNCTION pgseek.vocabulary(
+    collection_id integer, prefix text, at_most integer DEFAULT 64, newest integer DEFAULT 2000)
 RETURNS TABLE (lexeme text, chunks integer)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    -- Documents written since the last refresh that are looked at, newest first.
-    newest CONSTANT integer := 2000;
     -- Greater than every text that begins with the prefix.
     beyond CONSTANT text := prefix || chr(1114111);
+    begun CONSTANT tsquery := (pgseek.quote_lexeme(prefix) || ':*')::tsquery;
 BEGIN
     RETURN QUERY
     WITH known AS (
@@ -39,7 +40,7 @@ BEGIN
                  ORDER BY d.updated_at DESC LIMIT newest) AS written
           JOIN pgseek.chunks c ON c.collection_id = collection_id AND c.document_id = written.document_id,
                unnest(tsvector_to_array(c.lexemes)) AS word (lexeme)
-         WHERE starts_with(word.lexeme, prefix))
+         WHERE c.lexemes @@ begun AND starts_with(word.lexeme, prefix))
     SELECT v.lexeme::text, max(v.chunks) AS most
       FROM (SELECT k.lexeme, k.chunks FROM known k UNION ALL SELECT f.lexeme, 0 FROM fresh f) AS v
      GROUP BY v.lexeme ORDER BY most DESC, v.lexeme LIMIT at_most;
