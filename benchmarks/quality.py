@@ -1,8 +1,9 @@
 """Ranking quality on judged collections (BEIR folders): each leg alone, and both fused.
 
-    python benchmarks/quality.py DIR… [--embedder wordllama] [--drop-self] [--language english]
+    python benchmarks/quality.py DIR… [--embedder wordllama] [--drop-self] [--language english] [--sweep]
 
-Every query is asked in each mode with the defaults of a new collection, whose documents are not divided.
+Every query is asked in each mode with the defaults of a new collection, whose documents are not divided. ``--sweep`` tries
+every way to fuse instead: what the defaults of embedders (pgseek.embedders.catalog) are taken from.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ MODES = (
     Mode("rrf", {"fusion": "rrf"}),
     Mode("hybrid"),
 )
+SWEEP = (
+    Mode("rrf", {"fusion": "rrf"}),
+    *(
+        Mode(f"{normalization}-{alpha:g}", {"alpha": alpha, "normalization": normalization})
+        for normalization in ("max", "minmax")
+        for alpha in (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0)
+    ),
+)
 
 
 def main() -> None:
@@ -33,6 +42,7 @@ def main() -> None:
         "--drop-self", action="store_true", help="a query is also a document: leave it out"
     )
     arguments.add_argument("--title-weight", type=float)
+    arguments.add_argument("--sweep", action="store_true", help="every normalization and alpha")
     given = arguments.parse_args()
     for folder in given.folders:
         found = measured(folder, given)
@@ -55,7 +65,12 @@ def measured(folder: Path, given: argparse.Namespace) -> Evaluation:
         )
         docs.ingest(beir.documents())
         docs.refresh_statistics(reweigh=True)
-        return evaluate(docs, beir.queries, beir.qrels, Plan(modes=MODES, drop_self=given.drop_self))
+        return evaluate(
+            docs,
+            beir.queries,
+            beir.qrels,
+            Plan(modes=SWEEP if given.sweep else MODES, drop_self=given.drop_self),
+        )
 
 
 if __name__ == "__main__":

@@ -291,6 +291,13 @@ def test_a_hit_of_the_dense_leg_alone_matched_nothing(spelled):
     assert {hit.matched for hit in hits if hit.lexical_rank is None} == {()}
 
 
+def test_thousands_of_prefixes_are_refused(docs):
+    assert found(docs, " ".join(f"qu{n}*" for n in range(31)) + " bro*") == {"quick", "brown", "fox"}
+    with pytest.raises(InvalidInput, match=r"more than 32 words that end in \*"):
+        docs.search(" ".join(f"qu{n}*" for n in range(33)))
+    assert found(docs, " ".join(f"qu{n}*" for n in range(33)) + " bear", syntax="plain") == {"brown"}
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

@@ -36,8 +36,8 @@ def filled(module_dsn):
     return module_dsn
 
 
-def plans(dsn, call):
-    """Run ``call`` and return the plan of the statement that ranks, as text."""
+def every_plan(dsn, call):
+    """Run ``call`` and return the plans of all its statements, and its rows."""
     seen = []
     with connect(dsn) as connection:
         connection.execute("LOAD 'auto_explain'")
@@ -52,6 +52,12 @@ def plans(dsn, call):
         found = connection.execute(
             call, {"v": "[" + ",".join(["0.1", "-0.2"] * (DIMENSIONS // 2)) + "]"}
         ).fetchall()
+    return seen, found
+
+
+def plans(dsn, call):
+    """Run ``call`` and return the plan of the statement that ranks, as text."""
+    seen, found = every_plan(dsn, call)
     (ranking,) = [plan for plan in seen if "FROM placed p" in plan]
     # What BM25 asks GIN for, if it is the lexical leg: one statement or more, each planned once a session.
     bm25 = [plan for plan in seen if "AS best" in plan and "bm25_codes" in plan]
@@ -121,6 +127,16 @@ def test_a_rare_word_reads_its_rows_only(filled):
     rows = re.search(r"Bitmap Index Scan on chunks_codes_idx.*?actual.*?rows=(\d+)", plan)
     assert rows is not None, plan
     assert int(rows[1]) == ROWS // 5000
+
+
+def test_a_prefix_is_looked_up_by_key(filled):
+    seen, found = every_plan(filled, search(", alpha => 0", "need*"))
+    assert len(found) == ROWS // 5000
+    lookup = next(plan for plan in seen if "AS written" in plan)
+    assert "term_statistics_pkey" in lookup
+    assert "documents_updated_at_idx" in lookup
+    assert "Seq Scan on chunks" not in lookup
+    assert "Removed by Join Filter" not in lookup
 
 
 def test_a_filter_that_keeps_one_percent_scans_the_few_exactly(filled):

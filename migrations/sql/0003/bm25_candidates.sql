@@ -37,7 +37,7 @@ DECLARE
     -- With the last round nothing is guessed.
     last_round CONSTANT integer := 6;
     -- Milliseconds, as measured; the ratio of what scans took to what was foretold corrects them.
-    per_row CONSTANT double precision := 0.0012;
+    per_row CONSTANT double precision := 0.0012 * (1 + coalesce(cardinality(dimensions), 0) / 100.0);
     per_posting CONSTANT double precision := 0.0001;
     per_other_posting CONSTANT double precision := 0.000006;
     per_scan CONSTANT double precision := 0.25;

@@ -18,7 +18,7 @@ class FusionDefaults:
 
 # Cosines of an unknown model may all lie close together (E5's do, between 0.7 and 0.9): 'minmax' stands that.
 UNKNOWN = FusionDefaults(0.4, "minmax")
-# Provider and a pattern of the model's name; measured by benchmarks/fusion.py.
+# Provider and a pattern of the model's name; measured by benchmarks/quality.py --sweep.
 _MEASURED: tuple[tuple[str, str, FusionDefaults], ...] = (
     ("wordllama", r".*", FusionDefaults(0.3, "max")),
     ("sentence-transformers", r".*minilm.l(6|12).v2.*", FusionDefaults(0.4, "max")),

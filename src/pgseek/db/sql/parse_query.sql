@@ -10,6 +10,7 @@
 --             origins      per lexeme: the word or prefix as typed, if the lexeme stands for another; else NULL
 --             restriction  what the lexemes of a hit must match, or NULL
 --             required     lexemes that each match of the restriction has
+-- Errors:     PGS02 more than 32 words that end in *
 -- Volatility: stable. Index: term_statistics_pkey, with prefixes and typos.
 CREATE OR REPLACE FUNCTION pgseek.parse_query(
     collection_id integer, languages text[], query text, syntax text DEFAULT 'web', typos boolean DEFAULT true,
@@ -27,6 +28,8 @@ DECLARE
     part tsquery;
     must text := '';
     prefixes text[] := '{}';
+    most_prefixes CONSTANT integer := 32;
+    started_words integer := 0;
     letter CONSTANT text := pgseek.unspaced_letter();
     plain text := query;
     found record;
@@ -63,6 +66,12 @@ BEGIN
                 IF sign <> '-' THEN
                     prefixes := prefixes || name;
                 END IF;
+                -- Each is looked up; a query of thousands would take seconds.
+                started_words := started_words + 1;
+                IF started_words > most_prefixes THEN
+                    RAISE EXCEPTION 'the query has more than % words that end in *', most_prefixes
+                        USING ERRCODE = 'PGS02', HINT = 'use fewer, or syntax => ''plain'', in which * has no meaning';
+                END IF;
             ELSIF sign <> '' AND token[3] ~ '^[^-+\d]*[[:alpha:]]' THEN
                 part := pgseek.match_all(languages, token[3]);
                 IF sign = '-' THEN
@@ -93,9 +102,9 @@ BEGIN
 
     -- One letter by itself in a script without spaces is the beginning of a pair.
     IF plain ~ letter THEN
-        SELECT prefixes || coalesce(array_agg(DISTINCT run[1]), '{}') INTO prefixes
-          FROM regexp_matches(plain, '((?:' || letter || ')+)', 'g') AS run
-         WHERE run[1] ~ ('^(?:' || letter || ')$');
+        SELECT prefixes || ARRAY(
+            SELECT DISTINCT run[1] FROM regexp_matches(plain, '((?:' || letter || ')+)', 'g') AS run
+             WHERE run[1] ~ ('^(?:' || letter || ')$') LIMIT most_prefixes) INTO prefixes;
     END IF;
     FOREACH name IN ARRAY prefixes LOOP
         FOR found IN SELECT e.lexeme, e.frequency FROM pgseek.expand_prefix(collection_id, languages, name) e LOOP

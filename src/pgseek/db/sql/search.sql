@@ -22,8 +22,8 @@
 --             rrf_k            RRF's constant
 --             snippets         whether to compute the column "snippet"
 --             highlight        the two texts put around matched words
---             budget           milliseconds for the BM25 leg; past them its approximate form answers and
---                              the rows say so in "degraded"
+--             budget           milliseconds for reading the query and the BM25 leg; past them its approximate
+--                              form answers and the rows say so in "degraded"
 --             space_id         the space that query_embedding belongs to: refused if it is not the active
 --                              one, so that vectors of two models are never compared
 -- Ordering:   score descending; ties by document_id, ordinal. "rank" is 1-based.
@@ -81,6 +81,7 @@ AS $function$
 DECLARE
     -- Filters that keep at most this many documents are answered by an exact scan of those.
     exact_below CONSTANT integer := 10000;
+    started CONSTANT timestamptz := clock_timestamp();
     of_collection pgseek.collections := pgseek.require_collection(collection);
     space pgseek.embedding_spaces;
     parsed record;
@@ -263,7 +264,7 @@ BEGIN
     lexical_sql := CASE
         WHEN lexical = 'bm25' THEN
             'SELECT b.document_id, b.ordinal, b.score, b.exact'
-            ' FROM pgseek.bm25_candidates($1, $14, $15, $18, $4, $6, $16, $19, $5) b'
+            ' FROM pgseek.bm25_candidates($1, $14, $15, $18, $4, $6, $16, $19, $25) b'
             ' ORDER BY b.score DESC, b.document_id, b.ordinal LIMIT $4'
         ELSE format(
             'SELECT c.document_id, c.ordinal, %s(c.lexemes, $3)::float8 AS score, true AS exact FROM pgseek.chunks c'
@@ -385,7 +386,9 @@ BEGIN
           filter, k, alpha, rrf_k, snippets, highlight, reason, asked, terms.dimensions, terms.weights,
           parsed.restriction, always, terms.counts, parsed.required, codes, terms.known, alone,
           (SELECT array_agg(parsed.origins[array_position(parsed.lexemes, u.lexeme)] ORDER BY u.place)
-             FROM unnest(terms.known) WITH ORDINALITY AS u (lexeme, place)), depth;
+             FROM unnest(terms.known) WITH ORDINALITY AS u (lexeme, place)), depth,
+          -- Reading the query counts too; what is left is never so little that nothing could be found.
+          greatest(budget / 5, budget - extract(epoch FROM clock_timestamp() - started) * 1000);
 
     IF with_dense THEN
         EXECUTE format('SET LOCAL hnsw.ef_search = %L', old_ef);

@@ -18,7 +18,11 @@ DECLARE
     -- Greater than every text that begins with the prefix.
     beyond CONSTANT text := prefix || chr(1114111);
     begun CONSTANT tsquery := (pgseek.quote_lexeme(prefix) || ':*')::tsquery;
+    since timestamptz;
 BEGIN
+    -- A transaction that was open during the refresh has an earlier time.
+    SELECT coalesce(s.refreshed_at, '-infinity') - interval '10 minutes' INTO since
+      FROM pgseek.collection_statistics s WHERE s.collection_id = collection_id;
     RETURN QUERY
     WITH known AS (
         (SELECT s.lexeme, s.chunks FROM pgseek.term_statistics s
@@ -33,14 +37,14 @@ BEGIN
           LIMIT at_most)),
     fresh AS (
         SELECT DISTINCT word.lexeme COLLATE "C" AS lexeme
-          FROM (SELECT d.document_id FROM pgseek.documents d, pgseek.collection_statistics s
-                 WHERE d.collection_id = collection_id AND s.collection_id = collection_id
-                   -- A transaction that was open during the refresh has an earlier time.
-                   AND d.updated_at > coalesce(s.refreshed_at, '-infinity') - interval '10 minutes'
-                 ORDER BY d.updated_at DESC LIMIT newest) AS written
-          JOIN pgseek.chunks c ON c.collection_id = collection_id AND c.document_id = written.document_id,
-               unnest(tsvector_to_array(c.lexemes)) AS word (lexeme)
-         WHERE c.lexemes @@ begun AND starts_with(word.lexeme, prefix))
+          FROM (SELECT d.document_id FROM pgseek.documents d
+                 WHERE d.collection_id = collection_id AND d.updated_at > since
+                 ORDER BY d.updated_at DESC LIMIT newest) AS written,
+               -- OFFSET 0: by key for each document; a generic plan would read the whole table.
+               LATERAL (SELECT c.lexemes FROM pgseek.chunks c
+                         WHERE c.collection_id = collection_id AND c.document_id = written.document_id OFFSET 0) AS chunk,
+               unnest(tsvector_to_array(chunk.lexemes)) AS word (lexeme)
+         WHERE chunk.lexemes @@ begun AND starts_with(word.lexeme, prefix))
     SELECT v.lexeme::text, max(v.chunks) AS most
       FROM (SELECT k.lexeme, k.chunks FROM known k UNION ALL SELECT f.lexeme, 0 FROM fresh f) AS v
      GROUP BY v.lexeme ORDER BY most DESC, v.lexeme LIMIT at_most;
