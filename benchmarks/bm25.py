@@ -20,42 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import psycopg
-from common import GivenVectors, database
+from common import GivenVectors, database, plain_table
 
 from pgseek import Client
 from pgseek.db.connection import connect
 
 WORD = re.compile(r"[A-Za-z]{2,}|w\d+")
-STOP = {
-    "a",
-    "an",
-    "the",
-    "of",
-    "for",
-    "and",
-    "to",
-    "in",
-    "on",
-    "with",
-    "is",
-    "by",
-    "from",
-    "or",
-    "as",
-    "at",
-    "your",
-    "be",
-    "it",
-    "this",
-    "that",
-    "are",
-    "my",
-    "you",
-    "all",
-    "can",
-    "not",
-    "no",
-}
+STOP = re.compile(
+    "a|an|the|of|for|and|to|in|on|with|is|by|from|or|as|at|your|be|it|this|that|are|my|you|all|can|not|no"
+)
 BAG = "pgseek.bm25_bag('{{english}}', %(q)s) w, pgseek.bm25_terms(1, w.lexemes, w.frequencies) t"
 METHODS = {
     "native index": "SELECT n FROM native ORDER BY text <@> to_bm25query(%(q)s, 'native_bm25') LIMIT {k}",
@@ -64,15 +37,6 @@ METHODS = {
     "ts_rank_cd, OR": "SELECT document_id FROM plain, (SELECT string_agg(quote_literal(lexeme), '|')::tsquery AS asked"
     " FROM unnest(to_tsvector('english', %(q)s))) a WHERE lexemes @@ asked ORDER BY ts_rank_cd(lexemes, asked) DESC LIMIT {k}",
 }
-PLAIN = """
-CREATE TABLE plain (collection_id integer, document_id uuid, ordinal integer, title text, text text, language text,
-    char_start integer, char_end integer, text_hash bytea,
-    lexemes tsvector GENERATED ALWAYS AS (setweight(to_tsvector('english', title), 'A')
-        || setweight(to_tsvector('english', text), 'B')) STORED, PRIMARY KEY (collection_id, document_id, ordinal));
-INSERT INTO plain SELECT collection_id, document_id, ordinal, title, text, language, char_start, char_end, text_hash
-  FROM pgseek.chunks;
-CREATE INDEX plain_lexemes ON plain USING gin (lexemes) WITH (fastupdate = off);
-"""
 
 
 def texts_of(given: argparse.Namespace) -> list[str]:
@@ -91,16 +55,20 @@ def texts_of(given: argparse.Namespace) -> list[str]:
     return made
 
 
+def words_of(text: str) -> set[str]:
+    return {word.lower() for word in WORD.findall(text) if not STOP.fullmatch(word.lower())}
+
+
 def queries_of(texts: list[str], count: int) -> list[tuple[str, str]]:
     rng = random.Random(7)
     frequent = Counter()
     for text in rng.sample(texts, min(len(texts), 30_000)):
-        frequent.update({w.lower() for w in WORD.findall(text)} - STOP)
+        frequent.update(words_of(text))
     common = [word for word, _ in frequent.most_common(40)]
 
     def some(least: int, most: int) -> str:
         while True:
-            words = sorted({w.lower() for w in WORD.findall(rng.choice(texts))} - STOP)
+            words = sorted(words_of(rng.choice(texts)))
             wanted = rng.randint(least, most)
             if len(words) >= wanted:
                 return " ".join(rng.sample(words, wanted))
@@ -142,8 +110,7 @@ def load(dsn: str, texts: list[str]) -> None:
         started = time.perf_counter()
         connection.execute("SELECT pgseek.refresh_statistics('docs')")
         print(f"refresh_statistics: {time.perf_counter() - started:.1f} s")
-        for statement in filter(str.strip, PLAIN.split(";\n")):
-            connection.execute(statement)
+        plain_table(connection)
         try:
             connection.execute("CREATE EXTENSION pg_textsearch")
             connection.execute("CREATE TABLE native AS SELECT n, text FROM raw")

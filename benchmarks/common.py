@@ -11,11 +11,23 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import psycopg
 from psycopg.conninfo import make_conninfo
 
 from pgseek import EmbedderIdentity
 from pgseek.db import embedded, schema
 from pgseek.db.connection import connect
+
+# What people have without pgseek: a generated tsvector and a GIN index on it.
+PLAIN = """
+CREATE TABLE plain (collection_id integer, document_id uuid, ordinal integer, title text, text text, language text,
+    char_start integer, char_end integer, text_hash bytea,
+    lexemes tsvector GENERATED ALWAYS AS (setweight(to_tsvector('english', title), 'A')
+        || setweight(to_tsvector('english', text), 'B')) STORED, PRIMARY KEY (collection_id, document_id, ordinal));
+INSERT INTO plain SELECT collection_id, document_id, ordinal, title, text, language, char_start, char_end, text_hash
+  FROM pgseek.chunks;
+CREATE INDEX plain_lexemes ON plain USING gin (lexemes) WITH (fastupdate = off);
+"""
 
 
 class GivenVectors:
@@ -83,3 +95,9 @@ def corpus(rows: int, dimensions: int, seed: int = 1) -> tuple[list[str], np.nda
     vectors = centres[rng.integers(0, 200, size=rows)] + 0.7 * rng.normal(size=(rows, dimensions))
     vectors = vectors.astype(np.float32)
     return texts, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def plain_table(connection: psycopg.Connection) -> None:
+    """Make the table ``plain``: every chunk with a tsvector and its GIN index."""
+    for statement in filter(str.strip, PLAIN.split(";\n")):
+        connection.execute(statement)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-
 import pytest
 from support import CountingEmbedder, rows
 
@@ -212,32 +209,3 @@ def test_sql_writers_may_name_such_a_language_too(client, dsn):
         connection.execute("SELECT pgseek.put_document('docs', 'x', 'y', language => 'klingon')")
     with pytest.raises(InvalidInput, match="language 'klingon' is not"):
         client.create_collection("other", embedder=CountingEmbedder(), language="klingon")
-
-
-@pytest.mark.slow
-def test_german_questions_find_their_paragraphs(client, shared_data):
-    if shared_data is None:
-        pytest.skip("the judged collections lie beside the checkout, and are not there")
-    folder = shared_data / "xquad-r" / "de"
-
-    def read(name):
-        with gzip.open(folder / name, "rt", encoding="utf-8") as stream:
-            return [json.loads(line) for line in stream]
-
-    docs = client.create_collection("docs", embedder=CountingEmbedder(), language="german")
-    docs.ingest(
-        {"id": d["_id"], "title": d.get("title") or "", "text": d["text"]} for d in read("corpus.jsonl.gz")
-    )
-    judged = {}
-    for line in (folder / "qrels/test.tsv").read_text().splitlines()[1:]:
-        query, document, _ = line.split("\t")
-        judged.setdefault(query, set()).add(document)
-    queries = [q for q in read("queries.jsonl.gz") if q["_id"] in judged]
-    first = sum(
-        bool(
-            judged[q["_id"]]
-            & {h.id for h in docs.search(q["text"], alpha=0, k=10, syntax="plain", snippets=False)}
-        )
-        for q in queries
-    )
-    assert first / len(queries) >= 0.85
