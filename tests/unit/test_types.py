@@ -157,6 +157,7 @@ def test_every_public_value_is_among_the_frozen_ones():
         "Hit",
         "IngestReport",
         "Located",
+        "Match",
         "Rejection",
         "Search",
     }
