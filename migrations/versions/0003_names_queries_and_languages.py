@@ -37,6 +37,7 @@ AFTER_INDEX = (
     "bm25_terms",
     "bm25_guess",
     "bm25_clauses",
+    "bm25_scan",
     "bm25_candidates",
     "bm25_shares",
     "vocabulary",

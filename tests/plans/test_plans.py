@@ -60,7 +60,7 @@ def plans(dsn, call):
     seen, found = every_plan(dsn, call)
     (ranking,) = [plan for plan in seen if "FROM placed p" in plan]
     # What BM25 asks GIN for, if it is the lexical leg: one statement or more, each planned once a session.
-    bm25 = [plan for plan in seen if "AS best" in plan and "bm25_codes" in plan]
+    bm25 = [plan for plan in seen if "bm25_codes" in plan and "ORDER BY score DESC" in plan]
     return "\n".join([ranking, *bm25]), found
 
 

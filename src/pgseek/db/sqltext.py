@@ -28,6 +28,7 @@ FUNCTIONS = (
     "bm25_terms",
     "bm25_guess",
     "bm25_clauses",
+    "bm25_scan",
     "bm25_candidates",
     "bm25_shares",
     "vocabulary",

@@ -53,9 +53,7 @@ DECLARE
     -- Per lexeme, and one more: what it and all after it add at most, and how many postings they have.
     rest double precision[];
     postings double precision[];
-    condition text := '';
     always integer[];
-    statement text;
     clause record;
     lead_codes integer[];
     c1 integer[];
@@ -126,10 +124,6 @@ BEGIN
              LIMIT n;
             RETURN;
         END IF;
-        condition := ' AND pgseek.bm25_codes(c.collection_id, c.terms) @> $14';
-    END IF;
-    IF restriction IS NOT NULL THEN
-        condition := condition || ' AND c.lexemes @@ $15';
     END IF;
 
     <<rounds>>
@@ -145,7 +139,11 @@ BEGIN
             lead_codes := '{}';
             rows := 0;
             clauses := 0;
-            statement := '';
+            c1 := NULL;
+            c2 := NULL;
+            c3 := NULL;
+            c4 := NULL;
+            c5 := NULL;
             level := 0;
             -- Rare lexemes are read whole, several at once; until there are n rows, as many as it takes for these.
             WHILE i <= m AND rest[i] >= need
@@ -190,7 +188,6 @@ BEGIN
                          ORDER BY c.postings
                     LOOP
                         clauses := clauses + 1;
-                        statement := statement || ' AND pgseek.bm25_codes(c.collection_id, c.terms) && $' || clauses + 4;
                         CASE clauses
                             WHEN 1 THEN c1 := clause.codes;
                             WHEN 2 THEN c2 := clause.codes;
@@ -221,21 +218,12 @@ BEGIN
             END IF;
 
             scan_started := clock_timestamp();
-            statement := '(SELECT c.document_id, c.ordinal, 0 - (c.terms OPERATOR(@vector@.<#>) $1) AS score'
-                ' FROM pgseek.chunks c WHERE c.collection_id IS NOT DISTINCT FROM $2'
-                ' AND pgseek.bm25_codes(c.collection_id, c.terms) && $4' || statement || condition
-                || ' ORDER BY score DESC, c.document_id, c.ordinal'
-                || CASE WHEN filter IS NULL THEN ' LIMIT $3)' ELSE ' OFFSET 0)' END;
-            IF filter IS NOT NULL THEN
-                -- The filter is a value, not a join: it is then asked from the best row down, until n pass.
-                statement := '(SELECT ranked.* FROM ' || statement || ' AS ranked WHERE (SELECT d.metadata @@ $10 FROM pgseek.documents d'
-                    ' WHERE d.collection_id = $2 AND d.document_id = ranked.document_id) LIMIT $3)';
-            END IF;
-            EXECUTE 'SELECT array_agg(best.document_id), array_agg(best.ordinal), array_agg(best.score) FROM (SELECT * FROM '
-                || statement || ' AS scanned' || CASE WHEN found > 0 THEN ' UNION SELECT * FROM unnest($11, $12, $13)' ELSE '' END
-                || ' ORDER BY 3 DESC, 1, 2 LIMIT $3) AS best WHERE best.score > 0'
-               INTO documents, ordinals, scores
-              USING asked, collection_id, n, lead_codes, c1, c2, c3, c4, c5, filter, documents, ordinals, scores, always, restriction;
+            SELECT array_agg(best.document_id), array_agg(best.ordinal), array_agg(best.score) INTO documents, ordinals, scores
+              FROM (SELECT * FROM pgseek.bm25_scan(
+                        collection_id, asked, n, lead_codes, c1, c2, c3, c4, c5, filter, restriction, always)
+                    UNION SELECT * FROM unnest(documents, ordinals, scores)
+                    ORDER BY 3 DESC, 1, 2 LIMIT n) AS best
+             WHERE best.score > 0;
             found := coalesce(cardinality(documents), 0);
             IF found = n THEN
                 -- Weights are single precision: the last digits of two equal scores may differ.
