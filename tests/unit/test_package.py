@@ -223,7 +223,7 @@ def _shown(error: BaseException) -> str:
         lambda dsn: Settings(dsn=dsn),
         Client,
         AsyncClient,
-        lambda dsn: State(dsn, None, False),
+        lambda dsn: State(dsn, None),
         lambda dsn: vars(Client(dsn)),
         lambda dsn: vars(AsyncClient(dsn)),
         lambda dsn: Settings(dsn=dsn).model_dump(),

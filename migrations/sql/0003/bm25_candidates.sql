@@ -40,7 +40,7 @@ DECLARE
     per_row CONSTANT double precision := 0.0012 * (1 + coalesce(cardinality(dimensions), 0) / 100.0);
     per_posting CONSTANT double precision := 0.0001;
     per_other_posting CONSTANT double precision := 0.000006;
-    per_scan CONSTANT double precision := 0.25;
+    per_scan CONSTANT double precision := 0.1;
     started CONSTANT timestamptz := clock_timestamp();
     scan_started timestamptz;
     pace double precision := 1;

@@ -58,7 +58,8 @@ def settings(
         typer.Option(help="PostgreSQL connection string; better in PGSEEK_DSN, where ps cannot see it"),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="data directory of the embedded server")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    # Read by main(), which must know it before there is a context.
+    _debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
     """Hybrid search on PostgreSQL: documents in, ranked answers out.
@@ -67,7 +68,7 @@ def settings(
     """
     if dsn is not None and data_dir is not None:
         raise InvalidInput("--dsn and --data-dir exclude each other: the latter is the embedded server's")
-    context.obj = State(dsn, data_dir, debug)
+    context.obj = State(dsn, data_dir)
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ class State:
 
     dsn: str | None = field(repr=False)
     data_dir: Path | None
-    debug: bool
 
     def client(self) -> Client:
         """Return a client that has not connected yet."""
