@@ -165,8 +165,9 @@ BEGIN
                         guess := CASE WHEN highest > 0 THEN weights[i] * bounds[highest] ELSE 0 END;
                         highest := greatest(highest - 1, 0);
                     ELSE
-                        -- Too low costs little, too high another round.
-                        guess := 0.88 * pgseek.bm25_guess(n - found, weights[i:], counts[i:], total, bounds, shares,
+                        -- Too low costs little, too high another round. Long chunks repeat frequent words: the guess,
+                        -- which knows frequencies only, is too low by a factor that grows with the length.
+                        guess := (0.88 + 0.075 * ln(least(190, greatest(10, statistics.weighting[3])) / 10)) * pgseek.bm25_guess(n - found, weights[i:], counts[i:], total, bounds, shares,
                             statistics.weighting[1], statistics.weighting[2]);
                     END IF;
                     IF filter IS NOT NULL OR restriction IS NOT NULL THEN
