@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pgseek.errors import ConfigurationError
+from pgseek.types import MAX_DAYS, CachePolicy
+
+MEBIBYTE = 1024 * 1024
 
 
 def default_data_dir() -> Path:
@@ -26,7 +29,9 @@ class Settings(BaseSettings):
 
     ``dsn`` is a libpq connection string or URL and is never shown in logs or ``repr``.
     ``data_dir`` belongs to the embedded server. ``embedder`` is the default of new collections.
-    ``pool_size`` bounds the connections of one client.
+    ``pool_size`` bounds the connections of one client. ``cache_document_days`` and
+    ``cache_query_days`` are how long vectors are kept, ``cache_max_mb`` what pruning leaves of them;
+    no value (in the environment: an empty one) means no bound.
     """
 
     model_config = SettingsConfigDict(env_prefix="PGSEEK_", extra="ignore")
@@ -36,6 +41,9 @@ class Settings(BaseSettings):
     embedder: str = "wordllama"
     pool_size: int = Field(default=10, ge=1, le=1000)
     connect_timeout: int = Field(default=5, ge=1, description="seconds")
+    cache_document_days: float | None = Field(default=None, gt=0, le=MAX_DAYS)
+    cache_query_days: float | None = Field(default=30, gt=0, le=MAX_DAYS)
+    cache_max_mb: int | None = Field(default=None, ge=0, description="1024 * 1024 bytes")
 
     def __init__(self, **given: Any) -> None:
         """Read the environment. Raises `ConfigurationError`, naming the variable that is wrong."""
@@ -48,6 +56,20 @@ class Settings(BaseSettings):
                 if problem["loc"]
             ]
             raise ConfigurationError("; ".join(wrong) or str(error)) from None
+
+    @field_validator("cache_document_days", "cache_query_days", "cache_max_mb", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        # An environment variable has no other way to say None.
+        return None if isinstance(value, str) and not value.strip() else value
+
+    def cache_policy(self) -> CachePolicy:
+        """Return how long the cache keeps vectors, and how many."""
+        return CachePolicy(
+            document_days=self.cache_document_days,
+            query_days=self.cache_query_days,
+            max_bytes=None if self.cache_max_mb is None else self.cache_max_mb * MEBIBYTE,
+        )
 
     def require_dsn(self) -> str:
         """Return the DSN, or raise `ConfigurationError` when none is set."""

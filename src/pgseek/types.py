@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal, NewType, TypeGuard
 from uuid import UUID
@@ -18,14 +19,20 @@ Fusion = Literal["weighted", "rrf"]
 Lexical = Literal["bm25", "ts_rank_cd", "ts_rank"]
 Normalization = Literal["max", "minmax"]
 Syntax = Literal["web", "plain"]
+InputType = Literal["document", "query"]
 FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
 LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
 NORMALIZATIONS: tuple[Normalization, ...] = ("max", "minmax")
+INPUT_TYPES: tuple[InputType, ...] = ("document", "query")
+# What becomes of a chunk that is longer than the model reads: divided, its document refused, or its end not
+# embedded.
+LONG_TEXTS = ("chunk", "refuse", "truncate")
 SYNTAXES: tuple[Syntax, ...] = ("web", "plain")
 
 MAX_K = 10_000
 MAX_QUERY = 20_000
 MAX_BUDGET = 1_000_000_000
+MAX_DAYS = 36_500
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -201,7 +208,8 @@ class IngestReport:
 
     ``changed`` counts documents whose text, title or language changed, ``metadata_changed`` those
     where only the metadata did (nothing is embedded for them). ``embedded`` counts texts sent to
-    the embedder, ``cached`` texts whose vector the cache held.
+    the embedder, ``cached`` texts whose vector the cache held. ``tokens`` were billed by the embedder's
+    service (0 for a local one), ``cost`` is in dollars at the catalogue's price.
     """
 
     new: int = 0
@@ -213,12 +221,44 @@ class IngestReport:
     embedded: int = 0
     cached: int = 0
     seconds: float = 0.0
+    tokens: int = 0
+    cost: float = 0.0
 
     @property
     def documents(self) -> int:
         """Documents read, the rejected included."""
         stored = self.new + self.changed + self.metadata_changed + self.unchanged
         return stored + len(self.rejected)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestPlan:
+    """What an ingest would do, in documents unless named otherwise.
+
+    ``texts`` would be embedded, ``cached`` ones have their vector in the cache already; equal texts count
+    once. ``tokens`` are those of ``texts``: a count if ``exact``, else an estimate, None where the embedder
+    cannot say. ``cost`` is in dollars at ``price`` dollars per million tokens; ``seconds`` is the least
+    time that the embedder's limits leave for it, None where it has none.
+    """
+
+    new: int
+    changed: int
+    metadata_changed: int
+    unchanged: int
+    rejected: tuple[Rejection, ...]
+    chunks: int
+    texts: int
+    cached: int
+    tokens: int | None
+    exact: bool
+    cost: float
+    price: float
+    seconds: float | None
+
+    @property
+    def documents(self) -> int:
+        """Documents read, the rejected included."""
+        return self.new + self.changed + self.metadata_changed + self.unchanged + len(self.rejected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +295,57 @@ class CollectionInfo:
     documents: int | None = None
     chunks: int | None = None
     queued: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """How long the cache keeps vectors, and how many.
+
+    ``document_days`` and ``query_days`` are the life of a vector from the day it was stored, None for ever.
+    ``max_bytes`` is what pruning leaves, least recently used first to go; None for no bound.
+    """
+
+    document_days: float | None = None
+    query_days: float | None = 30.0
+    max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        check_days("document_days", self.document_days)
+        check_days("query_days", self.query_days)
+        if self.max_bytes is not None and not (_is_int(self.max_bytes) and self.max_bytes >= 0):
+            raise InvalidInput(
+                f"max_bytes is {self.max_bytes!r}, but must be a whole number from 0 up, or None for no bound"
+            )
+
+
+def check_days(name: str, value: object) -> None:
+    """Raise `InvalidInput` unless ``value`` is a time in days, or None."""
+    if value is not None and not (_is_number(value) and 0 < value <= MAX_DAYS):
+        raise InvalidInput(
+            f"{name} is {value!r}, but must be above 0 and at most {MAX_DAYS:,} days, or None for ever"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What the cache holds of one embedder and input type.
+
+    ``identity`` is the hash of everything that changes a vector; ``provider``, ``model`` and
+    ``dimensions`` are None where no collection has that identity any more. ``bytes`` counts the rows,
+    without the index. ``expired`` entries are no longer used and go with the next pruning. Times of use
+    are known to the hour.
+    """
+
+    identity: str
+    provider: str | None
+    model: str | None
+    dimensions: int | None
+    input_type: InputType
+    entries: int
+    bytes: int
+    expired: int
+    oldest_used_at: datetime
+    newest_used_at: datetime
 
 
 def _check_query(query: object) -> None:

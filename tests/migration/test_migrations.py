@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -112,7 +113,7 @@ def at_revision(dsn, revision):
         rows(
             dsn,
             "INSERT INTO pgseek.collection_statistics (collection_id, weighting)"
-            " VALUES (1, '{1.2,0.75,3,2,0.5,0.6,0.67,0.74,0.8,0.85}')",
+            f" VALUES (1, '{{1.2,0.75,3,2{',0.5,0.6,0.67,0.74,0.8,0.85' if revision == '0002' else ''}}}')",
         )
     for number, text in enumerate(WORDS):
         rows(
@@ -125,6 +126,9 @@ def at_revision(dsn, revision):
         "INSERT INTO pgseek.embeddings_1 SELECT 1, document_id, 0, array_fill(1, ARRAY[256])::vector"
         " FROM pgseek.documents WHERE external_id IN ('d0', 'd1')",
     )
+    if revision >= "0003":
+        # The way down from later revisions weighs nothing anew: the ranking before is that of what is there.
+        rows(dsn, "SELECT pgseek.reweigh('docs')")
 
 
 def lexical(dsn):
@@ -150,6 +154,7 @@ def test_data_of_each_revision_survives_the_way_up_and_down(empty_dsn, revision)
         assert docs.ingest([{"id": "new", "text": "another lion"}]).new == 1
         assert docs.search("lion")[0].dense_rank is not None
         docs.delete("new")
+        docs.refresh_statistics(reweigh=True)
         # Names are read anew in what was there before, not only in what came after.
         assert {hit.id for hit in docs.search('"lion and zebra"', alpha=0)} == {"d2"}
     schema.downgrade(empty_dsn, revision)
@@ -157,6 +162,47 @@ def test_data_of_each_revision_survives_the_way_up_and_down(empty_dsn, revision)
     assert [i for i, _ in lexical(empty_dsn)] == [i for i, _ in ranked]
     schema.upgrade(empty_dsn)
     assert schema.check(empty_dsn) == []
+
+
+def test_cached_vectors_survive_the_way_up_and_down(empty_dsn):
+    at_revision(empty_dsn, "0003")
+    identity = WordLlamaEmbedder().identity
+    text = b"how do lions graze"
+    stored = (
+        "SELECT identity, input_type, text_hash, embedding::text, created_at FROM pgseek.embedding_cache"
+        " ORDER BY input_type, text_hash"
+    )
+    for input_type, key in (
+        ("document", b"one"),
+        ("document", b"two"),
+        ("query", hashlib.sha256(text).digest()),
+    ):
+        rows(
+            empty_dsn,
+            "INSERT INTO pgseek.embedding_cache (identity, input_type, text_hash, embedding, created_at)"
+            " VALUES (%s, %s, %s, array_fill(0.1::real, ARRAY[256])::vector, '2024-02-29')",
+            [identity_hash(identity), input_type, key],
+        )
+    before = rows(empty_dsn, stored)
+    search = "SELECT external_id, dense_score FROM pgseek.search('docs', %s, alpha => 1)"
+    ranked = rows(empty_dsn, search, [text.decode()])
+    assert {row["external_id"] for row in ranked} == {"d0", "d1"}
+    schema.upgrade(empty_dsn)
+    assert rows(empty_dsn, stored) == before
+    assert rows(
+        empty_dsn,
+        "SELECT DISTINCT used_at > now() - interval '1 minute' AS now, expires_at FROM pgseek.embedding_cache",
+    ) == [{"now": True, "expires_at": None}]
+    assert rows(empty_dsn, search, [text.decode()]) == ranked
+    # What has expired at head is not found again at a revision that knows no expiry.
+    rows(empty_dsn, "UPDATE pgseek.embedding_cache SET expires_at = now() WHERE text_hash = 'two'")
+    rows(
+        empty_dsn,
+        "UPDATE pgseek.embedding_cache SET expires_at = now() + interval '1 day' WHERE text_hash = 'one'",
+    )
+    schema.downgrade(empty_dsn, "0003")
+    assert rows(empty_dsn, stored) == [row for row in before if row["text_hash"] != b"two"]
+    assert rows(empty_dsn, search, [text.decode()]) == ranked
 
 
 def test_the_database_at_head_is_what_the_models_say(dsn):

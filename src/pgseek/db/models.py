@@ -205,8 +205,31 @@ embedding_cache = Table(
     Column("text_hash", LargeBinary, nullable=False),
     Column("embedding", VECTOR(), nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # To the hour: what was used longest ago is the first to go.
+    Column("used_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # NULL: never.
+    Column("expires_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("identity", "input_type", "text_hash"),
     CheckConstraint("input_type IN ('document', 'query')", name="input_type"),
+)
+
+# Who is embedding which text at this time, so that nobody else does.
+embedding_claims = Table(
+    "embedding_claims",
+    metadata,
+    Column("identity", Text, nullable=False),
+    Column("text_hash", LargeBinary, nullable=False),
+    Column("claimed_until", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("identity", "text_hash"),
+)
+
+# What the rate limiter's algorithm remembers of a limit that several processes share.
+rate_limits = Table(
+    "rate_limits",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("state", ARRAY(Double()), nullable=False),
+    PrimaryKeyConstraint("name"),
 )
 
 # No foreign key: the queue is a plain table that outlives a deleted document without harm.

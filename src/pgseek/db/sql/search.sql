@@ -178,7 +178,8 @@ BEGIN
     IF with_dense AND query_embedding IS NULL THEN
         SELECT c.embedding INTO query_embedding FROM pgseek.embedding_cache c
          WHERE c.identity = space.identity AND c.input_type = 'query'
-           AND c.text_hash = sha256(convert_to(query, 'UTF8'));
+           AND c.text_hash = sha256(convert_to(query, 'UTF8'))
+           AND (c.expires_at IS NULL OR c.expires_at > statement_timestamp());
         IF query_embedding IS NULL THEN
             IF fusion = 'weighted' AND alpha = 1 THEN
                 RAISE EXCEPTION 'alpha => 1 asks for the dense leg alone, but the query has no embedding'
