@@ -10,6 +10,7 @@ import numpy as np
 
 from pgseek import EmbedderIdentity
 from pgseek.db.connection import connect
+from pgseek.embedders.base import PROBE
 
 
 class CountingEmbedder:
@@ -28,7 +29,7 @@ class CountingEmbedder:
         self.given = given or {}
 
     def embed_documents(self, texts: Sequence[str]) -> Any:
-        self.documents += texts
+        self.documents += [text for text in texts if text != PROBE]
         rows = [self._vector(text) for text in texts]
         return np.array(rows, dtype=np.float32).reshape(len(texts), self.identity.dimensions)
 

@@ -19,7 +19,9 @@ Embedders, and the scripts' own work between two steps, run in threads: the loop
 """'''
 
 NAMES = [
-    ("import threading\n", "import asyncio\n"),
+    ("import threading\nimport time\n", "import asyncio\n"),
+    ("underway.future.result()", "await asyncio.wrap_future(underway.future)"),
+    ("time.sleep(", "await asyncio.sleep("),
     ("threading.Lock()", "asyncio.Lock()"),
     ("with self._lock", "async with self._lock"),
     ("ConnectionPool", "AsyncConnectionPool"),
@@ -35,7 +37,8 @@ NAMES = [
 CLASSES = re.compile(r"\b(Client|Collection|Runner)\b")
 COROUTINES = (
     "close|open|create_collection|collection|list_collections|drop_collection|_run|run|info|"
-    "ingest|search|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_perform|_transact"
+    "ingest|plan|search|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_perform|_transact|"
+    "cache_stats|prune_cache|clear_cache"
 )
 AWAITED = re.compile(
     r"self\._run\(|self\._client\._run\(|self\._runner\.close\(|runner\.run\(|runner\.open\(|"
@@ -44,7 +47,7 @@ AWAITED = re.compile(
     r"copy\.write_row\("
 )
 THREADED = re.compile(
-    r"(?<=return )(checked_documents|checked_query)\(|"
+    r"(?<=return )(checked_query)\(|"
     r"(?<== )(advance|Session|collection_scripts\.matching_embedder)\("
 )
 

@@ -14,11 +14,16 @@ __version__ = "0.1.0"
 from pgseek.aclient import AsyncClient, AsyncCollection
 from pgseek.client import Client, Collection
 from pgseek.embedders.base import Embedder
+from pgseek.embedders.callable import CallableEmbedder
+from pgseek.embedders.limits import Limits
+from pgseek.embedders.recommend import Needs, Recommendation, recommend
+from pgseek.embedders.registry import create_embedder
 from pgseek.errors import (
     CollectionExists,
     CollectionNotFound,
     ConfigurationError,
     ConnectionFailed,
+    CostLimitReached,
     DatabaseError,
     DimensionMismatch,
     EmbedderError,
@@ -32,11 +37,13 @@ from pgseek.errors import (
     UnsupportedServer,
 )
 from pgseek.types import (
+    CacheStats,
     Chunk,
     CollectionInfo,
     Document,
     EmbedderIdentity,
     Hit,
+    IngestPlan,
     IngestReport,
     Match,
     Rejection,
@@ -46,6 +53,8 @@ from pgseek.types import (
 __all__ = [
     "AsyncClient",
     "AsyncCollection",
+    "CacheStats",
+    "CallableEmbedder",
     "Chunk",
     "Client",
     "Collection",
@@ -54,6 +63,7 @@ __all__ = [
     "CollectionNotFound",
     "ConfigurationError",
     "ConnectionFailed",
+    "CostLimitReached",
     "DatabaseError",
     "DimensionMismatch",
     "Document",
@@ -61,11 +71,15 @@ __all__ = [
     "EmbedderError",
     "EmbedderIdentity",
     "Hit",
+    "IngestPlan",
     "IngestReport",
     "InvalidInput",
+    "Limits",
     "Match",
     "MissingExtra",
+    "Needs",
     "PgseekError",
+    "Recommendation",
     "Rejection",
     "SchemaError",
     "SchemaNotMigrated",
@@ -74,4 +88,6 @@ __all__ = [
     "SpaceMismatch",
     "UnsupportedServer",
     "__version__",
+    "create_embedder",
+    "recommend",
 ]

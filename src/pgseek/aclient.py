@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import count as counter
 from pathlib import Path
@@ -17,36 +19,45 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pydantic import SecretStr
 
+from pgseek import cache as cache_scripts
 from pgseek import collections as collection_scripts
 from pgseek import documents as document_scripts
 from pgseek import ingest as ingest_scripts
+from pgseek import plan as plan_scripts
 from pgseek import queue as queue_scripts
 from pgseek import search as search_scripts
 from pgseek.config import Settings
 from pgseek.db.connection import translate
+from pgseek.db.limits import shared_connection, shared_limiter
 from pgseek.db.session import CONFLICTS, Session
-from pgseek.embedders.base import Embedder, checked_documents, checked_query
+from pgseek.embedders.base import Embedder, checked_query
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.prepare import BATCH_SIZE
 from pgseek.steps import (
     ATTEMPTS,
+    Await,
     CopyIn,
     Done,
-    EmbedDocuments,
     EmbedQuery,
     Fetch,
     Script,
+    Sleep,
+    StartEmbedding,
     Step,
     Transact,
     advance,
+    begin,
     close,
 )
 from pgseek.types import (
+    CacheStats,
     CollectionInfo,
     Document,
     Fusion,
     Hit,
+    IngestPlan,
     IngestReport,
+    InputType,
     Lexical,
     Normalization,
     Search,
@@ -108,7 +119,8 @@ class AsyncClient:
         ``embedder`` is a string such as ``wordllama`` (the default), ``openai:text-embedding-3-small``
         or ``sentence-transformers:NAME``, or an object with the embedder protocol. ``language`` is a
         text-search configuration. ``settings``: fusion, alpha, normalization, lexical, candidates,
-        chunk_size and chunk_overlap (characters), k1, b and title_weight. With ``exist_ok`` an
+        chunk_size and chunk_overlap (characters), long_texts ('chunk', 'refuse' or 'truncate' what the
+        model does not read whole), k1, b and title_weight. With ``exist_ok`` an
         existing collection is opened, provided its embedder is the same.
 
         Raises:
@@ -139,6 +151,40 @@ class AsyncClient:
     async def drop_collection(self, name: str) -> None:
         """Drop a collection with all its documents. Raises `CollectionNotFound`."""
         await self._run(collection_scripts.drop(name))
+
+    async def cache_stats(self) -> list[CacheStats]:
+        """Return what the cache of vectors holds, by provider, model and input type."""
+        return await self._run(cache_scripts.stats())
+
+    async def prune_cache(self, *, max_bytes: int | None = None) -> int:
+        """Delete expired vectors, then the least recently used ones beyond ``max_bytes``.
+
+        Returns how many. None means ``PGSEEK_CACHE_MAX_MB``; without that the size is not bounded.
+
+        Raises:
+            InvalidInput.
+        """
+        policy = self._settings.cache_policy()
+        if max_bytes is not None:
+            policy = replace(policy, max_bytes=max_bytes)
+        return await self._run(cache_scripts.prune(policy))
+
+    async def clear_cache(self, collection: str | None = None, *, input_type: InputType | None = None) -> int:
+        """Delete cached vectors; return how many there were.
+
+        With ``collection`` only those of its embedders, which other collections may share; with
+        ``input_type`` only those of documents or of queries. What is stored in collections stays.
+
+        Raises:
+            InvalidInput, CollectionNotFound.
+        """
+        return await self._run(cache_scripts.clear(collection, input_type))
+
+    def _share_limits(self, embedder: Embedder) -> None:
+        """Let the database keep the embedder's limits, for all processes that use this one."""
+        share = getattr(embedder, "share_limits", None)
+        if share is not None and self._runner is not None:
+            share(shared_limiter(self._runner.dsn))
 
     async def _run(self, script: Script[T]) -> T:
         async with self._lock:
@@ -176,20 +222,35 @@ class AsyncCollection:
         *,
         batch_size: int = BATCH_SIZE,
         progress: ingest_scripts.Progress | None = None,
+        max_cost: float | None = None,
     ) -> IngestReport:
         """Store documents: new ones, changed ones, and nothing for unchanged ones.
 
         ``documents`` is any iterable of `Document` or of mappings with id (or _id), text, and
         optionally title, metadata and language; it is read in batches of ``batch_size``, each
         written in one transaction. Bad documents are counted in the report with their reason, the
-        rest goes in. ``progress`` is called with the report so far after each batch.
+        rest goes in. ``progress`` is called with the report so far after each batch. ``max_cost``, in
+        dollars, ends the ingest before the first request that would pass it.
 
         Raises:
-            EmbedderError, DatabaseError: the batches before stay; running it again goes on.
+            EmbedderError, CostLimitReached, DatabaseError: the batches before stay, and what the embedder
+                answered since is cached; running it again goes on.
         """
         return await self._client._run(
-            ingest_scripts.ingest(self._info, await self._own_embedder(), documents, batch_size, progress)
+            ingest_scripts.ingest(
+                self._info,
+                await self._own_embedder(),
+                documents,
+                batch_size,
+                progress,
+                self._client._settings.cache_policy(),
+                max_cost,
+            )
         )
+
+    async def plan(self, documents: Iterable[Document | Mapping[str, Any]]) -> IngestPlan:
+        """Return what `ingest` would do with these documents, and its tokens and cost; nothing is written."""
+        return await self._client._run(plan_scripts.plan(self._info, await self._own_embedder(), documents))
 
     async def search(
         self,
@@ -241,7 +302,10 @@ class AsyncCollection:
         if query_embedding is not None:
             vector = search_scripts.given_embedding(self._info, query_embedding)
             return await self._client._run(search_scripts.search_with(self._info, request, vector))
-        return await self._client._run(search_scripts.search(self._info, await self._own_embedder(), request))
+        policy = self._client._settings.cache_policy()
+        return await self._client._run(
+            search_scripts.search(self._info, await self._own_embedder(), request, policy)
+        )
 
     async def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
         """Return a document, None if there is no such id."""
@@ -257,7 +321,10 @@ class AsyncCollection:
 
     async def drain_queue(self, *, progress: ingest_scripts.Progress | None = None) -> IngestReport:
         """Chunk and embed the documents that SQL writers stored; ``changed`` counts them."""
-        return await self._client._run(queue_scripts.drain(self._info, await self._own_embedder(), progress))
+        policy = self._client._settings.cache_policy()
+        return await self._client._run(
+            queue_scripts.drain(self._info, await self._own_embedder(), progress, policy)
+        )
 
     async def refresh_statistics(self, *, reweigh: bool = False) -> float | None:
         """Bring BM25's statistics up to date; ingest does so whenever the collection grew by a tenth.
@@ -274,6 +341,7 @@ class AsyncCollection:
                 self._embedder = await asyncio.to_thread(
                     collection_scripts.matching_embedder, self._info, None
                 )
+            self._client._share_limits(self._embedder)
             return self._embedder
 
 
@@ -291,11 +359,16 @@ class AsyncRunner:
             **session.pool_arguments(),
             open=False,
         )
+        self.dsn = session.dsn
+        self._background = ThreadPoolExecutor(4, thread_name_prefix="pgseek-ingest")
 
     async def open(self) -> None:
         await self._pool.open()
 
     async def close(self) -> None:
+        self._background.shutdown(wait=False, cancel_futures=True)
+        # Another client's limits open it again.
+        shared_connection(self.dsn).close()
         await self._pool.close()
 
     async def run(self, script: Script[T]) -> T:
@@ -304,8 +377,12 @@ class AsyncRunner:
 
     async def _perform(self, step: Step) -> Any:
         match step:
-            case EmbedDocuments(embedder, texts):
-                return await asyncio.to_thread(checked_documents, embedder, texts)
+            case StartEmbedding():
+                return begin(self._background, step)
+            case Await(underway):
+                return await asyncio.wrap_future(underway.future)
+            case Sleep(seconds):
+                return await asyncio.sleep(seconds)
             case EmbedQuery(embedder, text):
                 return await asyncio.to_thread(checked_query, embedder, text)
         try:

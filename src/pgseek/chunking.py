@@ -6,6 +6,7 @@ borders, and reports offsets in characters. ``benchmarks/chunkers.py`` compares 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from semantic_text_splitter import TextSplitter
@@ -31,6 +32,30 @@ def chunk_text(text: str, size: int = DEFAULT_SIZE, overlap: int = 0) -> list[Ch
         Chunk(ordinal, piece, start, start + len(piece))
         for ordinal, (start, piece) in enumerate(_splitter(size, overlap).chunk_indices(text))
     ]
+
+
+def divide(chunk: Chunk, most: int, length: Callable[[str], int]) -> list[Chunk]:
+    """Split a chunk into ones of at most ``most`` by ``length``, which must not shrink when a text grows.
+
+    Offsets stay those of the document. A single character may be longer than ``most``.
+    """
+    pieces = TextSplitter.from_callback(length, most).chunk_indices(chunk.text)
+    return [
+        Chunk(n, text, chunk.char_start + start, chunk.char_start + start + len(text))
+        for n, (start, text) in enumerate(pieces)
+    ]
+
+
+def cut_text(text: str, most: int, length: Callable[[str], int]) -> str:
+    """Return the longest beginning of ``text`` of at most ``most`` by ``length``; '' if there is none."""
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if length(text[:middle]) <= most:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low]
 
 
 def check_chunking(size: int, overlap: int) -> None:

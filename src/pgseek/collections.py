@@ -11,12 +11,19 @@ from psycopg.types.json import Jsonb
 
 from pgseek.chunking import DEFAULT_SIZE, check_chunking
 from pgseek.db.storage import storage_for
-from pgseek.embedders.base import Embedder, identity_hash
+from pgseek.embedders.base import PROBE, Embedder, check_probe, identity_hash
 from pgseek.embedders.catalog import fusion_defaults
 from pgseek.embedders.registry import create_embedder, embedder_for
-from pgseek.errors import CollectionExists, CollectionNotFound, InvalidInput, SpaceMismatch
-from pgseek.steps import Script, fetch, fetch_one, transact
+from pgseek.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    EmbedderError,
+    InvalidInput,
+    SpaceMismatch,
+)
+from pgseek.steps import Script, fetch, fetch_one, start_embedding, transact, wait_for
 from pgseek.types import (
+    LONG_TEXTS,
     CollectionId,
     CollectionInfo,
     EmbedderIdentity,
@@ -63,6 +70,7 @@ def default_settings(identity: EmbedderIdentity, **given: Any) -> dict[str, Any]
         "candidates": 100,
         "chunk_size": DEFAULT_SIZE,
         "chunk_overlap": 0,
+        "long_texts": "chunk",
         "k1": 1.2,
         "b": 0.75,
         "title_weight": 2.0,
@@ -72,6 +80,10 @@ def default_settings(identity: EmbedderIdentity, **given: Any) -> dict[str, Any]
         raise InvalidInput(f"setting {unknown[0]!r} is unknown; known are {', '.join(settings)}")
     settings.update({name: value for name, value in given.items() if value is not None})
     check_chunking(settings["chunk_size"], settings["chunk_overlap"])
+    if settings["long_texts"] not in LONG_TEXTS:
+        raise InvalidInput(
+            f"long_texts is {settings['long_texts']!r}, but must be one of {', '.join(LONG_TEXTS)}"
+        )
     for name, low, high in (("k1", 0.0, 100.0), ("b", 0.0, 1.0), ("title_weight", 1.0, 100.0)):
         value = settings[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -101,6 +113,8 @@ def create(
     chosen = choose_embedder(embedder, dimensions)
     identity = chosen.identity
     checked = default_settings(identity, **settings)
+    if not (yield from fetch("SELECT FROM pgseek.collections WHERE name = %s", [name])):
+        yield from _probe(chosen)
     storage = storage_for(identity.dimensions)
     language = (yield from languages()).canonical(language)
 
@@ -152,6 +166,16 @@ def create(
         )
     info = yield from find(name)
     return info, matching_embedder(info, chosen)
+
+
+def _probe(embedder: Embedder) -> Script[None]:
+    """Embed one text before a space is made: does the embedder work, and are its vectors as it says?"""
+    outcome = yield from wait_for((yield from start_embedding(embedder, [PROBE])))
+    if outcome.error is not None:
+        raise outcome.error
+    for reason in outcome.refused.values():
+        raise EmbedderError(f"{embedder.model_id} refused the text {PROBE!r}: {reason}")
+    check_probe(embedder, outcome.vectors)
 
 
 def choose_embedder(embedder: Embedder | str, dimensions: int | None) -> Embedder:

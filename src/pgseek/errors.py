@@ -17,6 +17,7 @@
     ├── CollectionExists
     ├── SpaceMismatch                  an embedder other than the one the collection was made with
     └── EmbedderError                  an embedder failed or returned something unusable
+        └── CostLimitReached           the next request would cost more than ``max_cost``
 """
 
 from __future__ import annotations
@@ -83,3 +84,7 @@ class SpaceMismatch(PgseekError):
 
 class EmbedderError(PgseekError):
     """An embedder failed or returned something unusable."""
+
+
+class CostLimitReached(EmbedderError):
+    """The next request would cost more than was allowed."""

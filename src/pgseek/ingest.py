@@ -1,14 +1,15 @@
 """Ingest: check, compare by hash, embed what changed, write each batch in one transaction.
 
-The path of a batch: `prepare` every document (or reject it) → `_compare` with what is stored →
-chunk and embed only new and changed content (`embed_chunks`, through the cache, outside of any
-transaction) → `write_batch` documents, chunks and embeddings together. A kill between two batches
-leaves whole documents only; running it again finds the written ones unchanged.
+The path of a batch: `prepare` every document (or reject it) → `_compare` with what is stored → chunk and
+embed only new and changed content (`embedding.begin` and `finish`, through the cache, outside of any
+transaction) → `write_batch` documents, chunks and embeddings together. While a batch is embedded, the one
+before it is written. A kill between two batches leaves whole documents only; running it again finds the
+written ones unchanged.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +19,15 @@ from uuid import UUID
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from pgseek.chunking import chunk_text
+from pgseek import cache, embedding
 from pgseek.collections import ensure_index, languages
-from pgseek.embedders.base import Embedder, Vectors, usable
-from pgseek.errors import DatabaseError, InvalidInput
+from pgseek.embedders.base import Embedder
+from pgseek.embedders.limits import Spending
+from pgseek.embedding import Embedding, Pending
+from pgseek.errors import DatabaseError, InvalidInput, PgseekError
 from pgseek.prepare import BATCH_SIZE, Prepared, Source, batches
-from pgseek.steps import Script, embed_documents, fetch, fetch_one, transact
-from pgseek.types import CollectionInfo, Document, IngestReport, Rejection
+from pgseek.steps import Script, fetch, fetch_one, transact
+from pgseek.types import CachePolicy, CollectionInfo, Document, IngestReport, Rejection
 from pgseek.writing import EmbeddedChunk, write_batch
 
 Progress = Callable[[IngestReport], None]
@@ -46,6 +49,7 @@ class Tally:
     chunks: int = 0
     embedded: int = 0
     cached: int = 0
+    spending: Spending = field(default_factory=Spending)
     started: float = field(default_factory=time.perf_counter)
 
     def report(self) -> IngestReport:
@@ -59,12 +63,27 @@ class Tally:
             self.embedded,
             self.cached,
             time.perf_counter() - self.started,
+            self.spending.tokens,
+            self.spending.cost,
         )
 
+    def reject(self, documents: Iterable[Prepared], reasons: Mapping[UUID, str]) -> None:
+        """Count the documents that have a reason as rejected."""
+        for document in documents:
+            if document.document_id in reasons:
+                reason = reasons[document.document_id]
+                self.rejected.append(
+                    Rejection(document.position, document.external_id, reason, document.source)
+                )
 
-def embedding_text(title: str, chunk: str) -> str:
-    """Return what is embedded for a chunk: its document's title, then its own text."""
-    return f"{title}\n\n{chunk}" if title else chunk
+
+@dataclass(slots=True)
+class Batch:
+    """Documents with new content, those with other metadata, and the embedding of the first."""
+
+    content: list[Prepared]
+    metadata: list[Prepared]
+    pending: Pending
 
 
 def ingest(
@@ -73,22 +92,54 @@ def ingest(
     documents: Iterable[Source],
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    policy: CachePolicy | None = None,
+    max_cost: float | None = None,
 ) -> Script[IngestReport]:
     """Store documents, batch by batch; a source's own rejections pass through into the report."""
+    check_source(documents, batch_size)
+    tally = Tally(spending=Spending(getattr(embedder, "price", 0.0), max_cost))
+    run = Embedding(info, embedder, policy or CachePolicy(), tally.spending)
+    known = yield from languages()
+    current: Batch | None = None
+    following: Batch | None = None
+    try:
+        for prepared in batches(documents, info.language, known, batch_size, tally.rejected):
+            following = yield from _begin(run, prepared, tally, current)
+            if current is not None:
+                yield from _finish(run, current, tally)
+            current, following = following, None
+            if progress is not None:
+                progress(tally.report())
+        if current is not None:
+            yield from _finish(run, current, tally)
+            if progress is not None:
+                progress(tally.report())
+    except Exception:
+        # What is on its way is paid for: it goes into the cache before the error goes on.
+        for batch in (current, following):
+            if batch is not None and batch.pending.underway is not None:
+                batch.pending.underway.stop.set()
+                with contextlib.suppress(PgseekError):
+                    yield from embedding.keep(run, batch.pending, strict=False)
+        raise
+    finally:
+        for batch in (current, following):
+            if batch is not None and batch.pending.underway is not None:
+                batch.pending.underway.stop.set()
+    yield from settle(info, tally.chunks)
+    if run.policy.max_bytes is not None:
+        yield from cache.prune(run.policy)
+    return tally.report()
+
+
+def check_source(documents: object, batch_size: object) -> None:
+    """Raise `InvalidInput` unless ``documents`` are several, and batches of a size that fits."""
     if not isinstance(batch_size, int) or not 1 <= batch_size <= 10_000:
         raise InvalidInput(f"batch_size is {batch_size!r}, but must be from 1 to 10,000")
     if isinstance(documents, str | bytes | Mapping | Document):
         raise InvalidInput(
             f"ingest takes a list or other iterable of documents, not one {type(documents).__name__}"
         )
-    tally = Tally()
-    known = yield from languages()
-    for batch in batches(documents, info.language, known, batch_size, tally.rejected):
-        yield from _ingest_batch(info, embedder, batch, tally)
-        if progress is not None:
-            progress(tally.report())
-    yield from settle(info, tally.chunks)
-    return tally.report()
 
 
 def settle(info: CollectionInfo, written: int) -> Script[None]:
@@ -132,28 +183,43 @@ def keep_statistics(info: CollectionInfo) -> Script[None]:
         yield from fetch("SELECT pgseek.reweigh(%s)", [info.name])
 
 
-def _ingest_batch(
-    info: CollectionInfo, embedder: Embedder, batch: Sequence[Prepared], tally: Tally
-) -> Script[None]:
-    if not batch:
-        return
-    stored = yield from _compare(info, batch)
-    other_content: list[Prepared] = []
-    other_metadata: list[Prepared] = []
-    for document in batch:
+def _begin(
+    run: Embedding, documents: Sequence[Prepared], tally: Tally, before: Batch | None
+) -> Script[Batch]:
+    """Find what changed, and set off its embedding."""
+    content, metadata, unchanged = yield from divide(run.info, documents)
+    tally.unchanged += unchanged
+    pending = yield from embedding.begin(run, content, None if before is None else before.pending)
+    return Batch(content, metadata, pending)
+
+
+def divide(
+    info: CollectionInfo, documents: Sequence[Prepared]
+) -> Script[tuple[list[Prepared], list[Prepared], int]]:
+    """Return documents with new content, those with other metadata only, and how many are unchanged."""
+    stored = (yield from _compare(info, documents)) if documents else {}
+    content: list[Prepared] = []
+    metadata: list[Prepared] = []
+    for document in documents:
         state = stored.get(document.document_id)
         if state is None or not state["same_content"]:
-            other_content.append(document)
+            content.append(document)
         elif not state["same_metadata"]:
-            other_metadata.append(document)
-        else:
-            tally.unchanged += 1
-    embedded = yield from embed_chunks(info, embedder, other_content, tally)
-    writable = [document for document in other_content if document.document_id in embedded]
-    for language in sorted({document.language for document in writable} - {info.language}):
-        yield from fetch("SELECT pgseek.add_language(%s, %s)", [info.collection_id, language])
+            metadata.append(document)
+    return content, metadata, len(documents) - len(content) - len(metadata)
 
-    yield from _store(info, writable, other_metadata, embedded, tally)
+
+def _finish(run: Embedding, batch: Batch, tally: Tally) -> Script[None]:
+    """Wait for the embedding of a batch and write it."""
+    yield from embedding.finish(run, batch.pending)
+    tally.embedded += batch.pending.embedded
+    tally.cached += batch.pending.cached
+    embedded, reasons = embedding.results(batch.pending, batch.content)
+    tally.reject(batch.content, reasons)
+    writable = [document for document in batch.content if document.document_id in embedded]
+    for language in sorted({document.language for document in writable} - {run.info.language}):
+        yield from fetch("SELECT pgseek.add_language(%s, %s)", [run.info.collection_id, language])
+    yield from _store(run.info, writable, batch.metadata, embedded, tally)
 
 
 def _store(
@@ -205,70 +271,3 @@ def _compare(info: CollectionInfo, batch: Sequence[Prepared]) -> Script[dict[UUI
         ],
     )
     return {row["document_id"]: row for row in rows}
-
-
-def embed_chunks(
-    info: CollectionInfo, embedder: Embedder, documents: Sequence[Prepared], tally: Tally
-) -> Script[dict[UUID, list[EmbeddedChunk]]]:
-    """Chunk documents and embed their chunks, equal texts once, known texts from the cache.
-
-    A document with a chunk whose vector is zero or not finite is rejected; the others go on.
-    """
-    size, overlap = info.settings["chunk_size"], info.settings["chunk_overlap"]
-    chunked = {d.document_id: chunk_text(d.body, size, overlap) for d in documents}
-    texts: dict[bytes, str] = {}
-    hashes: dict[UUID, list[bytes]] = {}
-    for document in documents:
-        full = [embedding_text(document.title, c.text) for c in chunked[document.document_id]]
-        hashes[document.document_id] = [hashlib.sha256(text.encode()).digest() for text in full]
-        texts.update(zip(hashes[document.document_id], full, strict=True))
-
-    # A provider that costs next to nothing is not worth a second copy of its vectors.
-    caching = getattr(embedder, "cache_documents", True)
-    vectors = (yield from _from_cache(info, list(texts))) if caching else {}
-    tally.cached += len(vectors)
-    missing = [key for key in texts if key not in vectors]
-    if missing:
-        made = yield from embed_documents(embedder, [texts[key] for key in missing])
-        fresh = {key: row for key, row in zip(missing, made, strict=True) if usable(row)}
-        tally.embedded += len(missing)
-        vectors.update(fresh)
-        if caching:
-            yield from _to_cache(info, fresh)
-
-    embedded: dict[UUID, list[EmbeddedChunk]] = {}
-    for document in documents:
-        keys, chunks = hashes[document.document_id], chunked[document.document_id]
-        if not keys:
-            reason = "the document has no text"
-            tally.rejected.append(Rejection(document.position, document.external_id, reason, document.source))
-        elif all(key in vectors for key in keys):
-            embedded[document.document_id] = [
-                EmbeddedChunk(chunk, key, vectors[key]) for chunk, key in zip(chunks, keys, strict=True)
-            ]
-        else:
-            reason = f"{embedder.model_id} gave no usable vector (zero, NaN or infinite) for its text"
-            tally.rejected.append(Rejection(document.position, document.external_id, reason, document.source))
-    return embedded
-
-
-def _from_cache(info: CollectionInfo, keys: list[bytes]) -> Script[dict[bytes, Vectors]]:
-    rows = yield from fetch(
-        "SELECT text_hash, embedding FROM pgseek.embedding_cache"
-        " WHERE identity = %s AND input_type = 'document' AND text_hash = ANY (%s::bytea[])",
-        [info.identity_hash, keys],
-    )
-    return {row["text_hash"]: row["embedding"].to_numpy() for row in rows}
-
-
-def _to_cache(info: CollectionInfo, vectors: Mapping[bytes, Vectors]) -> Script[None]:
-    # In the order of the key: two ingests of the same texts at once then cannot deadlock here.
-    keys = sorted(vectors)
-    if keys:
-        yield from fetch(
-            "INSERT INTO pgseek.embedding_cache (identity, input_type, text_hash, embedding)"
-            " SELECT %s, 'document', s.text_hash, s.embedding"
-            " FROM unnest(%s::bytea[], %s) AS s (text_hash, embedding)"
-            " ON CONFLICT (identity, input_type, text_hash) DO NOTHING",
-            [info.identity_hash, keys, [vectors[key] for key in keys]],
-        )

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from pgseek import embedding
 from pgseek.embedders.base import Embedder
-from pgseek.ingest import Progress, Tally, embed_chunks, settle
+from pgseek.embedders.limits import Spending
+from pgseek.embedding import Embedding
+from pgseek.ingest import Progress, Tally, settle
 from pgseek.prepare import Prepared
 from pgseek.steps import Script, fetch, transact
-from pgseek.types import CollectionInfo, IngestReport
+from pgseek.types import CachePolicy, CollectionInfo, IngestReport
 from pgseek.writing import replace_chunks
 
 BATCH_SIZE = 200
 
 
-def drain(info: CollectionInfo, embedder: Embedder, progress: Progress | None = None) -> Script[IngestReport]:
+def drain(
+    info: CollectionInfo,
+    embedder: Embedder,
+    progress: Progress | None = None,
+    policy: CachePolicy | None = None,
+) -> Script[IngestReport]:
     """Chunk and embed queued documents until none is left; ``changed`` counts them.
 
     Documents without a usable vector are reported as rejected and leave the queue: their words
-    stay searchable. Several drains at once are safe, though they may embed a text twice.
+    stay searchable. Several drains at once are safe.
     """
-    tally = Tally()
+    tally = Tally(spending=Spending(getattr(embedder, "price", 0.0)))
+    run = Embedding(info, embedder, policy or CachePolicy(), tally.spending)
     while True:
         rows = yield from fetch(
             "SELECT d.document_id, d.external_id, d.title, d.body, d.language, d.content_hash"
@@ -29,7 +38,7 @@ def drain(info: CollectionInfo, embedder: Embedder, progress: Progress | None = 
         if not rows:
             break
         batch = [Prepared(position=n, source=None, metadata="{}", **row) for n, row in enumerate(rows, 1)]
-        yield from _drain_batch(info, embedder, batch, tally)
+        yield from _drain_batch(run, batch, tally)
         if progress is not None:
             progress(tally.report())
     # What is left belongs to documents deleted since.
@@ -43,10 +52,14 @@ def drain(info: CollectionInfo, embedder: Embedder, progress: Progress | None = 
     return tally.report()
 
 
-def _drain_batch(
-    info: CollectionInfo, embedder: Embedder, batch: list[Prepared], tally: Tally
-) -> Script[None]:
-    embedded = yield from embed_chunks(info, embedder, batch, tally)
+def _drain_batch(run: Embedding, batch: list[Prepared], tally: Tally) -> Script[None]:
+    info = run.info
+    pending = yield from embedding.begin(run, batch)
+    yield from embedding.finish(run, pending)
+    tally.embedded += pending.embedded
+    tally.cached += pending.cached
+    embedded, reasons = embedding.results(pending, batch)
+    tally.reject(batch, reasons)
 
     def write() -> Script[tuple[int, int]]:
         locked = yield from fetch(

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from pgseek import cache
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.errors import DimensionMismatch, InvalidInput
 from pgseek.steps import Script, embed_query, fetch, fetch_one
-from pgseek.types import CollectionInfo, Hit, Match, Search
+from pgseek.types import CachePolicy, CollectionInfo, Hit, Match, Search
 
 _SEARCH = """
 SELECT * FROM pgseek.search(
@@ -24,7 +25,9 @@ SELECT * FROM pgseek.search(
 """
 
 
-def search(info: CollectionInfo, embedder: Embedder, request: Search) -> Script[list[Hit]]:
+def search(
+    info: CollectionInfo, embedder: Embedder, request: Search, policy: CachePolicy
+) -> Script[list[Hit]]:
     """Embed the query (through the cache) unless only the lexical leg runs, then search."""
     embedding = None
     only_lexical = request.alpha == 0 or (
@@ -34,7 +37,7 @@ def search(info: CollectionInfo, embedder: Embedder, request: Search) -> Script[
         and info.settings["alpha"] == 0
     )
     if not only_lexical:
-        embedding = yield from query_embedding(info, embedder, request.query)
+        embedding = yield from query_embedding(info, embedder, request.query, policy)
     return (yield from search_with(info, request, embedding))
 
 
@@ -65,30 +68,35 @@ def search_with(info: CollectionInfo, request: Search, embedding: Vectors | None
     return [hit(row) for row in rows]
 
 
-def query_embedding(info: CollectionInfo, embedder: Embedder, query: str) -> Script[Vectors]:
+def query_embedding(
+    info: CollectionInfo, embedder: Embedder, query: str, policy: CachePolicy
+) -> Script[Vectors]:
     """Return the query's vector from the cache, else embed it and put it there.
 
     The cached copy is also what SQL callers find. Where this user or this server may not write,
     nothing is stored.
     """
-    key = [info.identity_hash, hashlib.sha256(query.encode()).digest()]
+    key = hashlib.sha256(query.encode()).digest()
     row = yield from fetch_one(
-        "SELECT (SELECT c.embedding FROM pgseek.embedding_cache c"
-        " WHERE c.identity = %s AND c.input_type = 'query' AND c.text_hash = %s) AS embedding,"
-        " current_setting('transaction_read_only') = 'off'"
-        " AND has_table_privilege('pgseek.embedding_cache', 'INSERT') AS writable",
-        key,
+        "SELECT c.embedding, c.used_at < now() - interval '1 hour' AS old, w.writable"
+        " FROM (SELECT current_setting('transaction_read_only') = 'off'"
+        " AND has_table_privilege('pgseek.embedding_cache', 'INSERT')"
+        " AND has_table_privilege('pgseek.embedding_cache', 'UPDATE') AS writable) w"
+        " LEFT JOIN pgseek.embedding_cache c"
+        " ON c.identity = %s AND c.input_type = 'query' AND c.text_hash = %s"
+        " AND (c.expires_at IS NULL OR c.expires_at > now())",
+        [info.identity_hash, key],
     )
+    writable = row is not None and row["writable"]
     if row is not None and row["embedding"] is not None:
+        if writable and row["old"]:
+            # Kept for what was used last; look_up notes it.
+            yield from cache.look_up(info.identity_hash, "query", [key])
         cached: Vectors = row["embedding"].to_numpy()
         return cached
     vector = yield from embed_query(embedder, query)
-    if row is not None and row["writable"]:
-        yield from fetch(
-            "INSERT INTO pgseek.embedding_cache (identity, input_type, text_hash, embedding)"
-            " VALUES (%s, 'query', %s, %s) ON CONFLICT DO NOTHING",
-            [*key, vector],
-        )
+    if writable:
+        yield from cache.store(info.identity_hash, "query", {key: vector}, policy.query_days)
     return vector
 
 

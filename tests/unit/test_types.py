@@ -150,11 +150,14 @@ def test_values_are_frozen(value):
 
 def test_every_public_value_is_among_the_frozen_ones():
     assert {value.__name__ for value in VALUES} == {
+        "CachePolicy",
+        "CacheStats",
         "Chunk",
         "CollectionInfo",
         "Document",
         "EmbedderIdentity",
         "Hit",
+        "IngestPlan",
         "IngestReport",
         "Located",
         "Match",

@@ -55,6 +55,13 @@ def test_a_text_without_words_spoils_no_batch(embedder, text):
     assert np.array_equal(odd, embedder.embed_query(text))
 
 
+@pytest.mark.parametrize("text", ["x" * 100_000, "word " * 20_000, "長" * 30_000], ids=lambda text: text[:5])
+def test_a_very_long_text_has_a_vector_of_unit_length(embedder, text):
+    vectors = embedder.embed_documents([text, "short"])
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+    assert np.array_equal(vectors[1], embedder.embed_query("short"))
+
+
 def _no_network() -> tuple[str, ...]:
     """Return the command that takes the network away, or nothing where that is not permitted."""
     for command in (("unshare", "-n"), ("unshare", "-r", "-n")):
@@ -78,7 +85,7 @@ def test_it_works_without_network_and_never_tries_it(fresh_python, tmp_path):
         socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
         from pgseek.embedders.wordllama import WordLlamaEmbedder
         for dimensions in {ALLOWED}:
-            print(WordLlamaEmbedder(dimensions=dimensions).embed_query("hello").shape)
+            print(WordLlamaEmbedder(dimensions=dimensions).embed_documents(["hello", "world"]).shape)
         print(tried)
         """,
         wrapper=_no_network(),
@@ -86,7 +93,7 @@ def test_it_works_without_network_and_never_tries_it(fresh_python, tmp_path):
         HF_HOME=str(tmp_path / "hf"),
         XDG_CACHE_HOME=str(tmp_path / "cache"),
     )
-    assert printed.splitlines() == [*(f"({dimensions},)" for dimensions in ALLOWED), "[]"]
+    assert printed.splitlines() == [*(f"(2, {dimensions})" for dimensions in ALLOWED), "[]"]
     assert [name for _, _, names in os.walk(tmp_path) for name in names] == []
 
 

@@ -9,6 +9,8 @@ import typer
 
 from pgseek.cli.output import out, print_json, table
 from pgseek.cli.state import state_of
+from pgseek.embedders.base import Embedder
+from pgseek.embedders.registry import create_embedder
 from pgseek.errors import InvalidInput
 
 app = typer.Typer(help="Make, list, describe and drop collections.", no_args_is_help=True)
@@ -28,6 +30,16 @@ def create(
     language: Annotated[str, typer.Option(help="text-search configuration")] = "english",
     chunk_size: Annotated[int | None, typer.Option(help="characters at most; default 2000")] = None,
     chunk_overlap: Annotated[int | None, typer.Option(help="characters shared; default 0")] = None,
+    long_texts: Annotated[
+        str | None,
+        typer.Option(help="what the model does not read whole: chunk (the default), refuse or truncate it"),
+    ] = None,
+    query_prompt: Annotated[
+        str | None, typer.Option(help="put before queries instead of the model's own; makes another space")
+    ] = None,
+    document_prompt: Annotated[
+        str | None, typer.Option(help="put before documents instead of the model's own")
+    ] = None,
     alpha: Annotated[
         float | None, typer.Option(help="weight of the dense leg, 0..1; default: the embedder's")
     ] = None,
@@ -39,15 +51,24 @@ def create(
         float | None, typer.Option(help="how often a word of the title counts; default 2")
     ] = None,
 ) -> None:
-    """Create a collection with its embedding space."""
-    with state_of(context).client() as client:
+    """Create a collection with its embedding space.
+
+    One text is embedded to see that the embedder works and gives the vectors it says.
+    """
+    state = state_of(context)
+    chosen: Embedder | str | None = embedder
+    if query_prompt is not None or document_prompt is not None:
+        spec = embedder or state.settings().embedder
+        chosen = create_embedder(spec, dimensions, query_prompt=query_prompt, document_prompt=document_prompt)
+    with state.client() as client:
         made = client.create_collection(
             name,
-            embedder=embedder,
+            embedder=chosen,
             dimensions=dimensions,
             language=language,
             chunk_size=chunk_size,
             chunk_overlap=chunk_overlap,
+            long_texts=long_texts,
             alpha=alpha,
             fusion=fusion,
             normalization=normalization,

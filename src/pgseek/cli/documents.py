@@ -13,15 +13,16 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
-from pgseek.cli.output import MARKS, complain, err, out, print_hits, print_json, print_report
+from pgseek.cli.output import MARKS, complain, err, out, print_hits, print_json, print_plan, print_report
 from pgseek.cli.state import state_of
 from pgseek.client import Collection
 from pgseek.errors import InvalidInput
 from pgseek.filters import to_jsonpath
 from pgseek.sources import Format, read_sources
-from pgseek.types import IngestReport
+from pgseek.types import IngestPlan, IngestReport
 
 Name = Annotated[str, typer.Argument(metavar="COLLECTION")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -42,6 +43,12 @@ def ingest(
     given: Annotated[
         str | None, typer.Option("--format", help="text, markdown, jsonl or csv; default: by the ending")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what it would do and cost, and do nothing")
+    ] = False,
+    max_cost: Annotated[
+        float | None, typer.Option(help="dollars: stop before the first request that would pass it")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Store documents from text, Markdown, JSON-lines and CSV files.
@@ -51,19 +58,28 @@ def ingest(
     Exit code 4 means that some documents were rejected and the rest stored.
     """
     sources = read_sources(paths, cast("Format | None", given))
+    report: IngestReport | IngestPlan
     with state_of(context).client() as client:
-        report = ingest_with_progress(client.collection(collection), sources, quiet=as_json)
+        into = client.collection(collection)
+        if dry_run:
+            report = into.plan(cast("Any", sources))
+        else:
+            report = ingest_with_progress(into, sources, quiet=as_json, max_cost=max_cost)
     if as_json:
         print_json(
             {**{n: getattr(report, n) for n in report.__dataclass_fields__}, "documents": report.documents}
         )
+    elif isinstance(report, IngestPlan):
+        print_plan(report)
     else:
         print_report(report)
     if report.rejected:
         raise typer.Exit(4)
 
 
-def ingest_with_progress(collection: Collection, documents: Any, *, quiet: bool = False) -> IngestReport:
+def ingest_with_progress(
+    collection: Collection, documents: Any, *, quiet: bool = False, max_cost: float | None = None
+) -> IngestReport:
     """Ingest with a progress line on a terminal's standard error."""
     with Progress(
         SpinnerColumn(),
@@ -72,6 +88,8 @@ def ingest_with_progress(collection: Collection, documents: Any, *, quiet: bool 
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
+        # "-:--:--" where the number of documents is not known before the last is read.
+        TimeRemainingColumn(),
         console=err,
         transient=True,
         disable=quiet or not err.is_terminal,
@@ -83,7 +101,7 @@ def ingest_with_progress(collection: Collection, documents: Any, *, quiet: bool 
             rate = report.documents / report.seconds if report.seconds > 0 else 0.0
             progress.update(task, completed=report.documents, rate=f"{rate:,.0f} documents/s")
 
-        return collection.ingest(documents, progress=advance)
+        return collection.ingest(documents, progress=advance, max_cost=max_cost)
 
 
 def search(

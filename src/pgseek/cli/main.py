@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from pgseek import __version__
-from pgseek.cli import collections, db, demo, doctor, documents, queue, server
+from pgseek.cli import cache, collections, db, demo, doctor, documents, models, queue, server
 from pgseek.cli import eval as evaluation
 from pgseek.cli.output import complain
 from pgseek.cli.state import State
@@ -38,6 +38,8 @@ app.add_typer(server.app, name="server")
 app.add_typer(db.app, name="db")
 app.add_typer(collections.app, name="collections")
 app.add_typer(queue.app, name="queue")
+app.add_typer(cache.app, name="cache")
+app.add_typer(models.app, name="models")
 documents.register(app)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

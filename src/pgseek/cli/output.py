@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pgseek.types import Hit, IngestReport, Match
+from pgseek.types import Hit, IngestPlan, IngestReport, Match, Rejection
 
 # In a pipe there is no width to fit into.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 500)
@@ -138,12 +138,44 @@ def print_report(report: IngestReport, shown: int = 10) -> None:
         f"{report.changed:,} changed, {report.metadata_changed:,} with other metadata, "
         f"{report.unchanged:,} unchanged, {len(report.rejected):,} rejected; "
         f"{report.chunks:,} chunks written, {report.embedded:,} texts embedded, "
-        f"{report.cached:,} from the cache",
+        f"{report.cached:,} from the cache{_billed(report)}",
         soft_wrap=True,
     )
-    for rejection in report.rejected[:shown]:
+    print_rejections(report.rejected, shown)
+
+
+def _billed(report: IngestReport) -> str:
+    return f"; {report.tokens:,} tokens billed, ${report.cost:.4f}" if report.tokens else ""
+
+
+def print_plan(plan: IngestPlan) -> None:
+    """Print what an ingest would do and cost."""
+    out.print(
+        f"{plan.documents:,} documents: {plan.new:,} new, {plan.changed:,} changed, "
+        f"{plan.metadata_changed:,} with other metadata, {plan.unchanged:,} unchanged, "
+        f"{len(plan.rejected):,} to be rejected",
+        soft_wrap=True,
+    )
+    tokens = "an unknown number of tokens"
+    if plan.tokens is not None:
+        tokens = f"{plan.tokens:,} tokens" if plan.exact else f"about {plan.tokens:,} tokens (an estimate)"
+    out.print(
+        f"{plan.chunks:,} chunks would be written, {plan.texts:,} texts embedded with {tokens}, "
+        f"{plan.cached:,} taken from the cache",
+        soft_wrap=True,
+    )
+    if plan.price:
+        out.print(f"cost: ${plan.cost:.4f} at ${plan.price:g} per million tokens")
+    if plan.seconds is not None:
+        out.print(f"time: at least {plan.seconds:,.0f} s at the embedder's limits")
+    print_rejections(plan.rejected)
+
+
+def print_rejections(rejected: Sequence[Rejection], shown: int = 10) -> None:
+    """Print the first rejections and how many more there are."""
+    for rejection in rejected[:shown]:
         place = f"{rejection.source}:{rejection.position}" if rejection.source else f"#{rejection.position}"
         known = f" (id {rejection.id!r})" if rejection.id is not None else ""
         err.print(f"[yellow]rejected[/] {escape(place + known + ': ' + rejection.reason)}", soft_wrap=True)
-    if len(report.rejected) > shown:
-        err.print(f"[yellow]rejected[/] and {len(report.rejected) - shown:,} more", soft_wrap=True)
+    if len(rejected) > shown:
+        err.print(f"[yellow]rejected[/] and {len(rejected) - shown:,} more", soft_wrap=True)

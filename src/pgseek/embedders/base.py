@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from pgseek.embedders.limits import Spending
 from pgseek.errors import EmbedderError, PgseekError
 from pgseek.types import EmbedderIdentity
 
 Vectors = npt.NDArray[np.float32]
+
+# What is embedded to look at a vector of a space: how long it is, and whether of unit length.
+PROBE = "pgseek"
+# Vectors that were rounded to 16 bits on their way still count as of unit length.
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What came of embedding texts.
+
+    ``vectors`` is float32 (n, d) in the order of the texts; rows without a vector are zeros. Their texts
+    are either in ``refused``, with the reason why they will never be embedded, or in ``missing``, because
+    ``error`` ended the work before their turn. ``tokens`` is what was billed.
+    """
+
+    vectors: Vectors
+    refused: Mapping[int, str] = field(default_factory=dict)
+    missing: frozenset[int] = frozenset()
+    error: PgseekError | None = None
+    tokens: int = 0
 
 
 @runtime_checkable
@@ -22,8 +45,14 @@ class Embedder(Protocol):
     """Turns texts into vectors of one embedding space.
 
     Documents and queries have separate methods because many models want different prompts for
-    them. Both methods may block; the async client runs them in a thread. An embedder may have an
-    attribute ``cache_documents``; where it is False, its document vectors are not cached.
+    them. Both methods may block; the async client runs them in a thread. An embedder may also have:
+
+    - ``cache_documents``: where it is False, its document vectors are not cached;
+    - ``max_tokens`` (None or a number) and ``count_tokens(texts) -> list[int]``: what a text may have,
+      and has; ``exact_tokens`` says whether that is a count or an estimate;
+    - ``price``: dollars per million tokens;
+    - ``embed_many(texts, spending, stop) -> Embedded``: as ``embed_documents``, but keeps what was
+      answered when something fails, and spends no more than it may.
     """
 
     @property
@@ -57,14 +86,47 @@ def checked_documents(embedder: Embedder, texts: Sequence[str]) -> Vectors:
     Raises:
         EmbedderError: the embedder failed, or the shape is not (len(texts), dimensions).
     """
-    vectors = _call(embedder, lambda: embedder.embed_documents(texts))
-    expected = (len(texts), embedder.identity.dimensions)
-    if vectors.shape != expected:
+    return _shaped(embedder, len(texts), _call(embedder, lambda: embedder.embed_documents(texts)))
+
+
+def check_probe(embedder: Embedder, vectors: Vectors) -> None:
+    """Compare the vector of `PROBE`, shape (1, d), with what the embedder says of itself.
+
+    Raises:
+        EmbedderError: it says that its vectors have unit length, and they do not.
+    """
+    length = float(np.linalg.norm(vectors[0].astype(np.float64)))
+    if embedder.identity.normalized and abs(length - 1) > UNIT_TOLERANCE:
         raise EmbedderError(
-            f"{embedder.model_id} returned vectors of shape {vectors.shape} for {len(texts)} "
-            f"texts, but the space needs {expected}"
+            f"{embedder.model_id} says that its vectors have unit length, but one has length {length:.4g}: "
+            "its identity must say normalized=False, or the embedder must scale them"
         )
-    return vectors
+
+
+def embed_many(
+    embedder: Embedder,
+    texts: Sequence[str],
+    spending: Spending | None = None,
+    stop: threading.Event | None = None,
+) -> Embedded:
+    """Embed documents and keep what was answered: an error is the result's, next to the vectors there are.
+
+    Setting ``stop`` from another thread ends the work before its next request.
+    """
+    try:
+        if not hasattr(embedder, "embed_many"):
+            return Embedded(checked_documents(embedder, texts))
+        try:
+            outcome: Embedded = embedder.embed_many(texts, spending, stop)
+        except PgseekError:
+            raise
+        except Exception as error:
+            raise EmbedderError(f"{embedder.model_id} failed: {error}") from error
+        _shaped(embedder, len(texts), outcome.vectors)
+    except PgseekError as error:
+        nothing = np.zeros((len(texts), embedder.identity.dimensions), np.float32)
+        return Embedded(nothing, missing=frozenset(range(len(texts))), error=error)
+    return outcome
 
 
 def checked_query(embedder: Embedder, text: str) -> Vectors:
@@ -85,6 +147,16 @@ def usable(vector: Vectors) -> bool:
     return bool(np.isfinite(vector).all() and vector.any())
 
 
+def _shaped(embedder: Embedder, count: int, vectors: Vectors) -> Vectors:
+    expected = (count, embedder.identity.dimensions)
+    if vectors.shape != expected:
+        raise EmbedderError(
+            f"{embedder.model_id} returned vectors of shape {vectors.shape} for {count} "
+            f"texts, but the space needs {expected}"
+        )
+    return vectors
+
+
 def _call(embedder: Embedder, embed: Any) -> Vectors:
     try:
         return np.ascontiguousarray(embed(), dtype=np.float32)
@@ -97,5 +169,7 @@ def _call(embedder: Embedder, embed: Any) -> Vectors:
 def normalize(vectors: Vectors) -> Vectors:
     """Scale rows to unit length; a zero row stays zero. Shape (n, d) in, (n, d) out."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    scaled: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    # An infinite number has no direction: what comes of it is not finite, which callers look for.
+    with np.errstate(invalid="ignore"):
+        scaled: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
     return scaled

@@ -4,47 +4,53 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from pgseek.embedders.base import Embedder
-from pgseek.errors import InvalidInput
+from pgseek.errors import EmbedderError, InvalidInput, PgseekError
 from pgseek.types import EmbedderIdentity
 
+# Other packages name their providers in this group of entry points. What an entry point loads is called
+# with the model (possibly ''), the dimensions (or None) and, where given or a stored space has any,
+# query_prompt and document_prompt.
+GROUP = "pgseek.embedders"
 
-def _wordllama(model: str, dimensions: int | None) -> Embedder:
-    from pgseek.embedders.wordllama import WordLlamaEmbedder  # noqa: PLC0415 (on demand)
-
-    return WordLlamaEmbedder(model, dimensions)
-
-
-def _openai(model: str, dimensions: int | None) -> Embedder:
-    from pgseek.embedders.openai import OpenAIEmbedder  # noqa: PLC0415 (on demand)
-
-    return OpenAIEmbedder(model, dimensions)
-
-
-def _sentence_transformers(model: str, dimensions: int | None) -> Embedder:
-    from pgseek.embedders.sentence_transformers import (  # noqa: PLC0415 (on demand)
-        SentenceTransformersEmbedder,
-    )
-
-    return SentenceTransformersEmbedder(model, dimensions)
-
-
-PROVIDERS: dict[str, Callable[[str, int | None], Embedder]] = {
-    "wordllama": _wordllama,
-    "openai": _openai,
-    "sentence-transformers": _sentence_transformers,
+# Provider: where its class is, and whether it takes prompts. Imported on demand.
+PROVIDERS: dict[str, tuple[str, bool]] = {
+    "wordllama": ("pgseek.embedders.wordllama:WordLlamaEmbedder", False),
+    "openai": ("pgseek.embedders.openai:OpenAIEmbedder", False),
+    "openai-compatible": ("pgseek.embedders.openai:CompatibleEmbedder", True),
+    "azure-openai": ("pgseek.embedders.openai:AzureEmbedder", False),
+    "cohere": ("pgseek.embedders.cohere:CohereEmbedder", False),
+    "sentence-transformers": (
+        "pgseek.embedders.sentence_transformers:SentenceTransformersEmbedder",
+        True,
+    ),
 }
 
 
-def create_embedder(spec: str, dimensions: int | None = None) -> Embedder:
+def create_embedder(
+    spec: str,
+    dimensions: int | None = None,
+    *,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+) -> Embedder:
     """Return the embedder named ``provider[:model][@dimensions]``.
 
+    Prompts given here stand in place of the model's own, and make another space.
+
     Raises:
-        InvalidInput: unknown provider or model, or dimensions given twice and differing.
+        InvalidInput: unknown provider or model, dimensions given twice and differing, or prompts for a
+            provider that has none.
         MissingExtra: the provider's package is not installed (some providers look for it on first use).
     """
     named, at, size = spec.rpartition("@")
+    # "@" may be a part of a folder's name; what follows the last one must be a number to be dimensions.
+    if at and "/" in size:
+        named, at, size = spec, "", ""
     provider, _, model = (named if at else spec).partition(":")
     if at:
         if not (size.isascii() and size.isdigit()) or int(size) == 0:
@@ -52,22 +58,69 @@ def create_embedder(spec: str, dimensions: int | None = None) -> Embedder:
         if dimensions is not None and dimensions != int(size):
             raise InvalidInput(f"embedder {spec!r} names {size} dimensions, but dimensions is {dimensions}")
         dimensions = int(size)
-    if provider not in PROVIDERS:
-        near = difflib.get_close_matches(provider, PROVIDERS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(PROVIDERS)}"
-        raise InvalidInput(f"embedder provider {provider!r} is unknown{hint}")
-    return PROVIDERS[provider](model, dimensions)
+    prompts = {
+        name: value
+        for name, value in (("query_prompt", query_prompt), ("document_prompt", document_prompt))
+        if value is not None
+    }
+    if provider in PROVIDERS and prompts and not PROVIDERS[provider][1]:
+        raise InvalidInput(f"{provider} has no prompts, but {' and '.join(prompts)} was given")
+    return _factory(provider)(model, dimensions, **prompts)
 
 
 def embedder_for(identity: EmbedderIdentity) -> Embedder:
     """Return the embedder of a stored space.
 
     Raises:
-        InvalidInput: the provider is not one of pgseek's: pass the embedder object yourself.
+        InvalidInput: the provider is not known here: pass the embedder object yourself.
     """
-    if identity.provider not in PROVIDERS:
+    if identity.provider not in PROVIDERS and identity.provider not in _plugins():
         raise InvalidInput(
             f"the collection was made with {identity}, which is not one of pgseek's embedders; "
             "pass the same one: client.collection(name, embedder=…)"
         )
-    return PROVIDERS[identity.provider](identity.model, identity.dimensions)
+    prompts = {"query_prompt": identity.query_prompt, "document_prompt": identity.document_prompt}
+    takes_prompts = (
+        PROVIDERS[identity.provider][1] if identity.provider in PROVIDERS else any(prompts.values())
+    )
+    return _factory(identity.provider)(
+        identity.model, identity.dimensions, **(prompts if takes_prompts else {})
+    )
+
+
+def providers() -> tuple[str, ...]:
+    """Return the names of all providers, those of other packages included."""
+    return (*PROVIDERS, *sorted(_plugins()))
+
+
+def _factory(provider: str) -> Callable[..., Embedder]:
+    if provider in PROVIDERS:
+        module, _, name = PROVIDERS[provider][0].partition(":")
+        factory: Callable[..., Embedder] = getattr(import_module(module), name)
+        return factory
+    plugins = _plugins()
+    if provider in plugins:
+        return lambda *given, **options: _plugged(plugins[provider], *given, **options)
+    near = difflib.get_close_matches(provider, providers(), 1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(providers())}"
+    raise InvalidInput(f"embedder provider {provider!r} is unknown{hint}")
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {found.name: found for found in entry_points(group=GROUP) if found.name not in PROVIDERS}
+
+
+def _plugged(plugin: EntryPoint, *given: Any, **options: Any) -> Embedder:
+    label = f"the provider {plugin.name!r} ({plugin.value})"
+    try:
+        made = plugin.load()(*given, **options)
+    except PgseekError:
+        raise
+    except Exception as error:
+        raise EmbedderError(f"{label} cannot be used: {type(error).__name__}: {error}") from error
+    identity = getattr(made, "identity", None)
+    if not isinstance(made, Embedder) or not isinstance(identity, EmbedderIdentity):
+        raise EmbedderError(f"{label} made a {type(made).__name__}, which is no embedder")
+    if identity.provider != plugin.name:
+        raise EmbedderError(f"{label} made an embedder of {identity}, whose provider has another name")
+    return made

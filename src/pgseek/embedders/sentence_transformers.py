@@ -1,48 +1,82 @@
-"""Models of the sentence-transformers library: a hub name or a local folder."""
+"""Models of sentence-transformers: a hub name or a local folder, on CPU or GPU, with torch or ONNX."""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pgseek.embedders.base import Vectors, normalize
+from pgseek.embedders.catalog import find_model
 from pgseek.errors import EmbedderError, InvalidInput, MissingExtra
 from pgseek.types import EmbedderIdentity
 
+# What a model's own configuration calls its prompts.
+QUERY_NAMES = ("query", "search_query")
+DOCUMENT_NAMES = ("document", "passage", "search_document", "corpus")
+
 
 class SentenceTransformersEmbedder:
-    """A local transformer model; the prompts are the model's own.
+    """A local transformer model; vectors are scaled to unit length.
 
-    The model is loaded on construction, because its dimensions and prompts are part of the space.
-    Vectors are scaled to unit length. ``dimensions`` other than the model's own is refused.
+    Prompts are those of the model's own configuration, else the catalogue's; ``query_prompt`` and
+    ``document_prompt`` stand in their place and make another space. Fewer ``dimensions`` than the model's
+    own are a prefix, where the catalogue says that the model was trained for it. The model is loaded on
+    construction, because its dimensions and prompts are part of the space. ``device`` and ``backend``
+    ('torch', 'onnx', 'openvino') are not: they change a vector by rounding only; by default PGSEEK_DEVICE
+    and PGSEEK_BACKEND are asked.
     """
 
-    def __init__(self, model: str, dimensions: int | None = None) -> None:
+    exact_tokens = True
+
+    def __init__(
+        self,
+        model: str,
+        dimensions: int | None = None,
+        *,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        device: str | None = None,
+        backend: str | None = None,
+    ) -> None:
         if not model:
             raise InvalidInput("name a model, such as sentence-transformers:BAAI/bge-small-en-v1.5")
         try:
             from sentence_transformers import SentenceTransformer  # noqa: PLC0415 (optional)
         except ImportError as error:
             raise MissingExtra("sentence-transformers", "sentence-transformers") from error
+        device = device or os.environ.get("PGSEEK_DEVICE") or None
+        backend = backend or os.environ.get("PGSEEK_BACKEND") or "torch"
         try:
-            self._model: Any = SentenceTransformer(model)
-        except (OSError, ValueError) as error:
+            self._model: Any = SentenceTransformer(model, device=device, backend=backend)
+        except Exception as error:
+            # The library raises whatever it likes, a bare Exception for a missing ONNX for one.
             raise EmbedderError(f"cannot load sentence-transformers model {model!r}: {error}") from error
+        known = find_model("sentence-transformers", model)
         native = _dimensions(self._model)
         if dimensions not in {None, native}:
-            raise InvalidInput(f"{model} gives {native} dimensions, not {dimensions}")
-        prompts = self._model.prompts or {}
+            if known is None:
+                raise InvalidInput(f"{model} gives {native} dimensions, not {dimensions}")
+            dimensions = known.check_dimensions(dimensions)
+        own = self._model.prompts or {}
         self.identity = EmbedderIdentity(
             "sentence-transformers",
             model,
-            native,
+            dimensions or native,
             normalized=True,
-            query_prompt=prompts.get("query") or "",
-            document_prompt=prompts.get("document") or prompts.get("passage") or "",
+            query_prompt=_prompt(query_prompt, own, QUERY_NAMES, "" if known is None else known.query_prompt),
+            document_prompt=_prompt(
+                document_prompt, own, DOCUMENT_NAMES, "" if known is None else known.document_prompt
+            ),
         )
         self.model_id = str(self.identity)
+        length = self._model.max_seq_length
+        self.max_tokens = None if length is None else int(length)
+        # Tokenizers and models are shared by threads, but not all of them stand it.
+        self._lock = threading.Lock()
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors, float32 (n, d), with the model's document prompt."""
@@ -53,13 +87,32 @@ class SentenceTransformersEmbedder:
         vector: Vectors = self._encode([text], self.identity.query_prompt)[0]
         return vector
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return each text's tokens as a document, its prompt and the special tokens included."""
+        if not texts:
+            return []
+        prompt = self.identity.document_prompt
+        with self._lock:
+            encoded = self._model.tokenizer(
+                [prompt + text for text in texts], truncation=False, verbose=False
+            )
+        return [len(tokens) for tokens in encoded["input_ids"]]
+
     def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
         if not texts:
             return np.zeros((0, self.identity.dimensions), dtype=np.float32)
-        vectors = self._model.encode(
-            list(texts), prompt=prompt, convert_to_numpy=True, show_progress_bar=False
-        )
-        return normalize(np.asarray(vectors, dtype=np.float32))
+        with self._lock:
+            vectors = self._model.encode(
+                list(texts), prompt=prompt, convert_to_numpy=True, show_progress_bar=False
+            )
+        return normalize(np.asarray(vectors, dtype=np.float32)[:, : self.identity.dimensions])
+
+
+def _prompt(given: str | None, own: dict[str, str], names: Sequence[str], otherwise: str) -> str:
+    if given is not None:
+        return given
+    # The library has entries for both kinds, empty where the model's configuration names none.
+    return next((own[name] for name in names if own.get(name)), otherwise)
 
 
 def _dimensions(model: Any) -> int:

@@ -1,0 +1,249 @@
+"""Embedding the chunks of a batch: equal texts once, known ones from the cache, the rest in the background.
+
+`begin` chunks documents and sets off what has to be embedded; `finish` waits for it and keeps it in the
+cache, whatever becomes of the documents. Between the two another batch is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from pgseek import cache
+from pgseek.chunking import chunk_text, cut_text, divide
+from pgseek.embedders.base import Embedder, Vectors, usable
+from pgseek.embedders.limits import Spending
+from pgseek.prepare import Prepared
+from pgseek.steps import Script, Underway, sleep, start_embedding, wait_for
+from pgseek.types import CachePolicy, Chunk, CollectionInfo
+from pgseek.writing import EmbeddedChunk
+
+# How long a claim on a text lasts: a worker that died holds others up for no longer.
+CLAIM_SECONDS = 60.0
+# Between two looks at what another worker is embedding, growing from the first to the second.
+SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0
+# A token takes at least this part of an estimated one to be sure that a text fits.
+ESTIMATE_MARGIN = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What stays the same while documents of one collection are embedded."""
+
+    info: CollectionInfo
+    embedder: Embedder
+    policy: CachePolicy
+    spending: Spending
+
+    @property
+    def caching(self) -> bool:
+        """Whether document vectors are cached: not where making one costs less than keeping it."""
+        return bool(getattr(self.embedder, "cache_documents", True))
+
+
+@dataclass(slots=True)
+class Pending:
+    """A batch whose chunks are being embedded. Texts are known by their SHA-256."""
+
+    chunks: dict[UUID, list[Chunk]] = field(default_factory=dict)
+    keys: dict[UUID, list[bytes]] = field(default_factory=dict)
+    texts: dict[bytes, str] = field(default_factory=dict)
+    vectors: dict[bytes, Vectors] = field(default_factory=dict)
+    # Why a text has no vector, or a document no chunks.
+    refused: dict[bytes, str] = field(default_factory=dict)
+    unfit: dict[UUID, str] = field(default_factory=dict)
+    asked: list[bytes] = field(default_factory=list)
+    underway: Underway | None = None
+    before: Pending | None = None
+    embedded: int = 0
+    cached: int = 0
+
+
+def begin(run: Embedding, documents: Sequence[Prepared], before: Pending | None = None) -> Script[Pending]:
+    """Chunk documents and set off the embedding of what neither the cache nor ``before`` has."""
+    pending = chunked(run, documents)
+    pending.before = before
+    if run.caching and pending.texts:
+        pending.vectors = yield from cache.look_up(run.info.identity_hash, "document", list(pending.texts))
+        pending.cached = len(pending.vectors)
+    under_way = set(before.texts) if before is not None else set()
+    missing = [key for key in pending.texts if key not in pending.vectors and key not in under_way]
+    yield from _ask(run, pending, missing)
+    return pending
+
+
+def finish(run: Embedding, pending: Pending) -> Script[None]:
+    """Wait until every text of the batch has its vector, or a reason why it has none.
+
+    Raises:
+        PgseekError: the embedder failed; what it had answered is in the cache.
+    """
+    yield from keep(run, pending, strict=True)
+    if pending.before is not None:
+        for key in pending.texts.keys() - pending.vectors.keys():
+            if key in pending.before.vectors:
+                pending.vectors[key] = pending.before.vectors[key]
+            elif key in pending.before.refused:
+                pending.refused[key] = pending.before.refused[key]
+        pending.before = None
+    pause = SHORTEST_WAIT
+    while missing := [k for k in pending.texts if k not in pending.vectors and k not in pending.refused]:
+        # Another worker had claimed these.
+        if run.caching:
+            found = yield from cache.look_up(run.info.identity_hash, "document", missing)
+            pending.vectors.update(found)
+            pending.cached += len(found)
+            missing = [key for key in missing if key not in found]
+        yield from _ask(run, pending, missing)
+        yield from keep(run, pending, strict=True)
+        if missing and not pending.asked:
+            yield from sleep(pause)
+            pause = min(pause * 1.5, LONGEST_WAIT)
+
+
+def _ask(run: Embedding, pending: Pending, missing: Sequence[bytes]) -> Script[None]:
+    pending.asked = list(missing)
+    if run.caching and missing:
+        ours = yield from cache.claim(run.info.identity_hash, missing, CLAIM_SECONDS)
+        pending.asked = [key for key in missing if key in ours]
+    if pending.asked:
+        texts = [pending.texts[key] for key in pending.asked]
+        pending.underway = yield from start_embedding(run.embedder, texts, run.spending)
+
+
+def keep(run: Embedding, pending: Pending, *, strict: bool) -> Script[None]:
+    """Take what the embedder answered into the batch and the cache; raise its error if ``strict``."""
+    if pending.underway is None:
+        return
+    outcome = yield from wait_for(pending.underway)
+    pending.underway = None
+    fresh: dict[bytes, Vectors] = {}
+    for place, key in enumerate(pending.asked):
+        if place in outcome.refused:
+            pending.refused[key] = f"{run.embedder.model_id} refused its text: {outcome.refused[place]}"
+        elif place not in outcome.missing:
+            pending.embedded += 1
+            if usable(outcome.vectors[place]):
+                fresh[key] = outcome.vectors[place]
+            else:
+                reason = f"{run.embedder.model_id} gave no usable vector (zero, NaN or infinite) for its text"
+                pending.refused[key] = reason
+    pending.vectors.update(fresh)
+    if run.caching:
+        yield from cache.store(run.info.identity_hash, "document", fresh, run.policy.document_days)
+        yield from cache.release(run.info.identity_hash, pending.asked)
+    if strict and outcome.error is not None:
+        raise outcome.error
+
+
+def results(
+    pending: Pending, documents: Iterable[Prepared]
+) -> tuple[dict[UUID, list[EmbeddedChunk]], dict[UUID, str]]:
+    """Return the chunks of each document with their vectors, and why other documents have none."""
+    embedded: dict[UUID, list[EmbeddedChunk]] = {}
+    rejected: dict[UUID, str] = dict(pending.unfit)
+    for document in documents:
+        i = document.document_id
+        if i in rejected:
+            continue
+        bad = next((key for key in pending.keys[i] if key not in pending.vectors), None)
+        if not pending.keys[i]:
+            rejected[i] = "the document has no text"
+        elif bad is not None:
+            rejected[i] = pending.refused[bad]
+        else:
+            embedded[i] = [
+                EmbeddedChunk(chunk, key, pending.vectors[key])
+                for chunk, key in zip(pending.chunks[i], pending.keys[i], strict=True)
+            ]
+    return embedded, rejected
+
+
+def embedding_text(title: str, chunk: str) -> str:
+    """Return what is embedded for a chunk: its document's title, then its own text."""
+    return f"{title}\n\n{chunk}" if title else chunk
+
+
+def chunked(run: Embedding, documents: Sequence[Prepared]) -> Pending:
+    """Divide documents into chunks that the model can read whole, or as the collection's long_texts says."""
+    settings = run.info.settings
+    pending = Pending()
+    for document in documents:
+        pending.chunks[document.document_id] = chunk_text(
+            document.body, settings["chunk_size"], settings["chunk_overlap"]
+        )
+    limit = getattr(run.embedder, "max_tokens", None)
+    longer = _longer(run, documents, pending, limit) if limit is not None else {}
+    for document in documents:
+        i = document.document_id
+        texts = [embedding_text(document.title, c.text) for c in pending.chunks[i]]
+        if i in longer and limit is not None:
+            texts = _fit(run, document, pending, longer[i], limit, settings.get("long_texts", "chunk"))
+        pending.keys[i] = [hashlib.sha256(text.encode()).digest() for text in texts]
+        pending.texts.update(zip(pending.keys[i], texts, strict=True))
+    return pending
+
+
+def _longer(
+    run: Embedding, documents: Sequence[Prepared], pending: Pending, limit: int
+) -> Mapping[UUID, list[bool]]:
+    """Return, for documents with chunks longer than the model reads, which chunks are."""
+    texts = [
+        (d.document_id, embedding_text(d.title, c.text))
+        for d in documents
+        for c in pending.chunks[d.document_id]
+    ]
+    # A token has at least one byte: most texts need no counting.
+    suspects = [n for n, (_, text) in enumerate(texts) if len(text) * 4 > limit]
+    counts = _counter(run.embedder)([texts[n][1] for n in suspects])
+    over = {n for n, count in zip(suspects, counts, strict=True) if count > limit}
+    found: dict[UUID, list[bool]] = {}
+    for n, (i, _) in enumerate(texts):
+        found.setdefault(i, []).append(n in over)
+    return {i: flags for i, flags in found.items() if any(flags)}
+
+
+def _fit(
+    run: Embedding, document: Prepared, pending: Pending, over: Sequence[bool], limit: int, how: str
+) -> list[str]:
+    """Make a document's chunks fit the model, and return their texts; note it as unfit if that cannot be."""
+    i, title = document.document_id, document.title
+    count = _counter(run.embedder)
+
+    def length(text: str) -> int:
+        return count([embedding_text(title, text)])[0]
+
+    made: list[Chunk] = []
+    texts: list[str] = []
+    for chunk, too_long in zip(pending.chunks[i], over, strict=True):
+        pieces = [chunk]
+        if too_long and how == "chunk" and length("") < limit:
+            pieces = divide(chunk, limit, length)
+        for piece in pieces:
+            text = piece.text
+            if too_long and how == "truncate":
+                text = cut_text(text, limit, length)
+            if too_long and (not text or length(text) > limit):
+                pending.unfit[i] = (
+                    f"a chunk has {length(piece.text):,} tokens with its title, but {run.embedder.model_id} "
+                    f"reads {limit:,}; long_texts is {how!r} (chunk, refuse or truncate)"
+                )
+                pending.chunks[i] = []
+                return []
+            made.append(Chunk(len(made), piece.text, piece.char_start, piece.char_end))
+            texts.append(embedding_text(title, text))
+    pending.chunks[i] = made
+    return texts
+
+
+def _counter(embedder: Any) -> Callable[[Sequence[str]], list[int]]:
+    count: Callable[[Sequence[str]], list[int]] | None = getattr(embedder, "count_tokens", None)
+    if count is None:
+        # Nothing is known but the limit: at the safe side of a token to three bytes.
+        return lambda texts: [len(text.encode()) // 3 + 1 for text in texts]
+    if getattr(embedder, "exact_tokens", False):
+        return count
+    return lambda texts: [int(tokens * ESTIMATE_MARGIN) + 1 for tokens in count(texts)]
