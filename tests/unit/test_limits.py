@@ -113,9 +113,21 @@ def test_an_estimate_that_was_too_low_is_made_up_for(clock):
         times.append(clock.seconds)
         limiter.settle(1_000, 2_000)
     assert most_in_a_minute(times, [2_000] * len(times)) <= 100_000
-    # One that was too high is not.
-    limiter.settle(1_000, 0)
-    limiter.settle(1_000, 1_000)
+
+
+def test_an_answered_request_does_not_wait_for_those_that_wait():
+    limiter = Limiter("tests", Limits(tokens_per_minute=100_000))
+    limiter.pause(60)
+    stop = threading.Event()
+    waiting = threading.Thread(target=limiter.acquire, args=[10, stop])
+    waiting.start()
+    time.sleep(0.05)
+    started = time.monotonic()
+    limiter.settle(10, 20)
+    limiter.settle(10, 0)
+    assert time.monotonic() - started < 1
+    stop.set()
+    waiting.join()
 
 
 def test_the_limit_of_units_is_a_million():
@@ -144,6 +156,20 @@ def test_a_service_is_not_asked_faster_than_allowed(services, server):
     assert (sent - burst) / 10 <= took <= (sent - burst) / 10 / 0.9 + 0.5
 
 
+def test_tokens_are_those_that_were_billed_not_those_that_were_estimated(services, server):
+    made = services.openai(limits=Limits(tokens_per_minute=60_000, concurrency=1))
+    made.max_inputs = 2
+    # A token to two bytes: more than the first estimate.
+    texts = ["w " * 50] * 120
+    assert sum(made.count_tokens(texts)) < 4_000
+    started = time.monotonic()
+    made.embed_documents(texts)
+    assert sum(request.tokens for request in server.requests) == 6_000
+    # All but the first burst, and a request that was already settled for less.
+    assert time.monotonic() - started >= (6_000 - 3_000 - 100) / 930
+    assert server.tokens_in(1) <= 1_000 + 3_000
+
+
 def test_requests_fit_what_may_be_spent_at_once(services, server):
     made = services.openai(limits=Limits(tokens_per_minute=20_000))
     made._ratio = 0.2
@@ -167,6 +193,18 @@ def test_a_pause_is_never_made_shorter():
     started = time.monotonic()
     assert limiter.acquire(1)
     assert time.monotonic() - started > 0.25
+
+
+def test_who_waits_out_a_pause_can_be_stopped():
+    limiter = Limiter("tests", Limits())
+    limiter.pause(60)
+    stop = threading.Event()
+    timer = threading.Timer(0.1, stop.set)
+    timer.start()
+    started = time.monotonic()
+    assert not limiter.acquire(1, stop)
+    timer.join()
+    assert time.monotonic() - started < 5
 
 
 def test_who_waits_behind_another_can_be_stopped_too():

@@ -121,7 +121,8 @@ class Limiter:
             raise MissingExtra("pyrate-limiter", "openai") from error
         self.limits = limits
         self._pause_until = 0.0
-        self._pausing = threading.Lock()
+        # Held only for a moment, unlike the turn: of what is still to be paid, and until when all wait.
+        self._state = threading.Lock()
         # One at a time: who waits for tokens does not sit on a request that another could make.
         self._turn = threading.Lock()
         self._unit = 1 if limits.tokens_per_minute is None else -(-limits.tokens_per_minute // MAX_UNITS)
@@ -167,24 +168,25 @@ class Limiter:
     def settle(self, reserved: int, tokens: int) -> None:
         """Let later requests wait for the tokens that an answered one had more than `acquire` was told."""
         if self._tokens is not None and tokens > reserved:
-            with self._turn:
+            with self._state:
                 self._left_over += tokens - reserved
 
     def pause(self, seconds: float) -> None:
         """Let nobody send before so many seconds are over: the provider said so."""
-        with self._pausing:
+        with self._state:
             self._pause_until = max(self._pause_until, time.monotonic() + seconds)
 
     def _spend_tokens(self, tokens: int, stop: threading.Event) -> bool:
         if self._tokens is None:
             return True
-        # What rounding to units gave away or took is settled with the next request.
-        self._left_over += tokens
-        units = self._left_over // self._unit
-        self._left_over -= units * self._unit
         most = max(1, (self.most_tokens or 1) // self._unit)
-        # What is sent at once but was not saved up at once would be too much for the minute that follows.
-        self._left_over += max(0, tokens - most * self._unit)
+        with self._state:
+            # What rounding to units gave away or took is settled with the next request.
+            self._left_over += tokens
+            units = self._left_over // self._unit
+            self._left_over -= units * self._unit
+            # What is sent at once but was not saved up at once would be too much for the minute that follows.
+            self._left_over += max(0, tokens - most * self._unit)
         while units > 0:
             # More than may be spent at once is spent in parts.
             part = min(units, most)
