@@ -22,6 +22,7 @@ from pgseek.embedders.catalog import (
     lookup,
     models,
     parse_catalogue,
+    served_model,
 )
 from pgseek.embedders.recommend import Needs, costs, excluded, index_bytes, recommend, vector_bytes
 from pgseek.errors import ConfigurationError, InvalidInput
@@ -658,3 +659,30 @@ def test_a_model_is_a_frozen_value():
         models()[0].price = 1
     assert isinstance(models()[0], Model)
     assert hash(models()[0]) == hash(replace(models()[0]))
+
+
+@pytest.mark.parametrize(
+    ("served", "known"),
+    [
+        ("nomic-embed-text", "nomic-ai/nomic-embed-text-v1.5"),
+        ("nomic-embed-text:latest", "nomic-ai/nomic-embed-text-v1.5"),
+        ("text-embedding-nomic-embed-text-v1.5", "nomic-ai/nomic-embed-text-v1.5"),
+        ("mxbai-embed-large", "mixedbread-ai/mxbai-embed-large-v1"),
+        ("bge-m3", "BAAI/bge-m3"),
+        ("BAAI/bge-m3", "BAAI/bge-m3"),
+        ("qwen3-embedding:4b", "Qwen/Qwen3-Embedding-4B"),
+        ("qwen3-embedding", "Qwen/Qwen3-Embedding-8B"),
+        ("qwen3-embedding:latest", "Qwen/Qwen3-Embedding-8B"),
+        ("unknown-model", None),
+        ("", None),
+    ],
+)
+def test_a_server_has_names_of_its_own_for_models(served, known):
+    found = served_model(served)
+    assert (None if found is None else found.model) == known
+
+
+def test_no_two_models_are_served_under_one_name():
+    names = [name for model in models() for name in model.served_as]
+    assert len(names) == len(set(names))
+    assert all(name == name.lower() for name in names)

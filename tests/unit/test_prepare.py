@@ -18,8 +18,8 @@ from support import CountingEmbedder
 
 from pgseek.collections import Languages
 from pgseek.embedders.base import identity_hash
-from pgseek.errors import InvalidInput
 from pgseek.embedding import embedding_text
+from pgseek.errors import InvalidInput
 from pgseek.ingest import ingest
 from pgseek.prepare import Prepared, content_hash, document_from, document_id, prepare
 from pgseek.steps import Fetch, advance

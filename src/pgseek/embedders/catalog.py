@@ -89,6 +89,7 @@ class Model:
     alpha: float | None = None
     normalization: Normalization | None = None
     copies: str = ""
+    served_as: tuple[str, ...] = ()
     notes: str = ""
 
     def __post_init__(self) -> None:
@@ -269,6 +270,30 @@ def find_model(provider: str, model: str) -> Model | None:
     if found is not None and provider == LOCAL_LIBRARY and Path(model).is_dir():
         return None
     return found
+
+
+def served_model(name: str) -> Model | None:
+    """Return what the catalogue knows of a local model under the name that a server gives it, else None.
+
+    Ollama's and LM Studio's names have no organisation and may have a tag and a prefix
+    (``mxbai-embed-large:latest``, ``text-embedding-nomic-embed-text-v1.5``); ``served_as`` lists
+    others. A name that fits two models is none.
+    """
+    found = find_model(LOCAL_LIBRARY, name)
+    if found is not None:
+        return found
+    tagged = name.lower().rpartition("/")[2].removeprefix("text-embedding-")
+    # A tag may name the size, as in qwen3-embedding:4b; else it says nothing.
+    for wanted in (tagged, tagged.partition(":")[0]):
+        fitting = [
+            known
+            for known in models()
+            if known.provider == LOCAL_LIBRARY
+            and (wanted == known.model.lower().rpartition("/")[2] or wanted in known.served_as)
+        ]
+        if fitting:
+            return fitting[0] if len(fitting) == 1 else None
+    return None
 
 
 def lookup(spec: str) -> tuple[Model, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pgseek.embedders.base import PROBE, Vectors, normalize
-from pgseek.embedders.catalog import find_model, known_models
+from pgseek.embedders.catalog import find_model, known_models, served_model
 from pgseek.embedders.limits import Limiter, Limits
 from pgseek.embedders.remote import Answer, Refused, RemoteEmbedder, Transient, one_line, retry_after
 from pgseek.errors import EmbedderError, InvalidInput, MissingExtra
@@ -158,7 +158,7 @@ class CompatibleEmbedder(OpenAIEmbedder):
             )
         self._api_key = api_key
         self._client = client
-        self._known = known = find_model("sentence-transformers", model)
+        self._known = known = served_model(model)
         self._arguments = {}
         RemoteEmbedder.__init__(
             self,
