@@ -16,6 +16,8 @@ from pgseek.types import Chunk
 
 DEFAULT_SIZE = 2000
 MAX_SIZE = 100_000
+# How much more than its even share a piece may have.
+EVEN_MARGIN = 1.15
 
 
 def chunk_text(text: str, size: int = DEFAULT_SIZE, overlap: int = 0) -> list[Chunk]:
@@ -37,8 +39,15 @@ def chunk_text(text: str, size: int = DEFAULT_SIZE, overlap: int = 0) -> list[Ch
 def divide(chunk: Chunk, most: int, length: Callable[[str], int]) -> list[Chunk]:
     """Split a chunk into ones of at most ``most`` by ``length``, which must not shrink when a text grows.
 
+    They are as many as need be and of like size: a last piece of a few words would say little by itself.
     Offsets stay those of the document. A single character may be longer than ``most``.
     """
+    # What every piece has besides its text, such as the title.
+    each = length("")
+    parts = -(-(length(chunk.text) - each) // max(1, most - each))
+    even = each + -(-(length(chunk.text) - each) // max(1, parts))
+    # The borders of sentences lie where they lie.
+    most = min(most, each + int((even - each) * EVEN_MARGIN) + 1)
     pieces = TextSplitter.from_callback(length, most).chunk_indices(chunk.text)
     return [
         Chunk(n, text, chunk.char_start + start, chunk.char_start + start + len(text))
