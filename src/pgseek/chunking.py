@@ -42,13 +42,16 @@ def divide(chunk: Chunk, most: int, length: Callable[[str], int]) -> list[Chunk]
     They are as many as need be and of like size: a last piece of a few words would say little by itself.
     Offsets stay those of the document. A single character may be longer than ``most``.
     """
-    # What every piece has besides its text, such as the title.
+    # The splitter takes lengths to add up: what each piece has besides its text, its title, is set aside.
     each = length("")
-    parts = -(-(length(chunk.text) - each) // max(1, most - each))
-    even = each + -(-(length(chunk.text) - each) // max(1, parts))
+    room = max(1, most - each)
+    whole = length(chunk.text) - each
+    parts = max(1, -(-whole // room))
     # The borders of sentences lie where they lie.
-    most = min(most, each + int((even - each) * EVEN_MARGIN) + 1)
-    pieces = TextSplitter.from_callback(length, most).chunk_indices(chunk.text)
+    even = min(room, int(whole / parts * EVEN_MARGIN) + 1)
+    pieces = TextSplitter.from_callback(lambda text: max(0, length(text) - each), even).chunk_indices(
+        chunk.text
+    )
     return [
         Chunk(n, text, chunk.char_start + start, chunk.char_start + start + len(text))
         for n, (start, text) in enumerate(pieces)

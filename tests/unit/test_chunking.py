@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from pgseek.chunking import MAX_SIZE, chunk_text
+from pgseek.chunking import MAX_SIZE, chunk_text, cut_text, divide
 from pgseek.errors import InvalidInput
+from pgseek.types import Chunk
 
 # Unicode's White_Space property: what the splitter trims.
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
@@ -127,3 +128,38 @@ def test_a_bad_overlap_is_named_with_its_range(overlap):
         chunk_text("text", 50, overlap)
     assert repr(overlap) in str(caught.value)
     assert "0 to below 50" in str(caught.value)
+
+
+def words(text):
+    return len(text.split())
+
+
+@given(
+    st.lists(st.sampled_from(["a", "word", "Sentence.", "\n\n", "längeres", "😀"]), min_size=1, max_size=200),
+    st.integers(1, 30),
+    st.integers(0, 5),
+)
+def test_divided_chunks_fit_and_lose_no_word(parts, most, title):
+    text = " ".join(parts).strip()
+    assume(text)
+    chunk = Chunk(3, text, 100, 100 + len(text))
+    # The title of so many words is read with every piece.
+    pieces = divide(chunk, most + title, lambda piece: words(piece) + title)
+    assert [piece.ordinal for piece in pieces] == list(range(len(pieces)))
+    assert " ".join(piece.text for piece in pieces).split() == text.split()
+    for piece in pieces:
+        assert text[piece.char_start - 100 : piece.char_end - 100] == piece.text
+        assert words(piece.text) <= most
+
+
+def test_pieces_are_of_like_size():
+    text = " ".join(f"w{n}." for n in range(300))
+    pieces = divide(Chunk(0, text, 0, len(text)), 256, words)
+    assert sorted(words(piece.text) for piece in pieces)[0] > 100
+
+
+@given(st.text(max_size=60), st.integers(0, 20))
+def test_a_cut_text_is_the_longest_beginning_that_fits(text, most):
+    cut = cut_text(text, most, len)
+    assert cut == text[:most]
+    assert words(cut_text(text, most, words)) <= most
