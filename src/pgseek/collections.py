@@ -190,7 +190,8 @@ def choose_embedder(embedder: Embedder | str, dimensions: int | None) -> Embedde
     if not isinstance(embedder, Embedder):
         raise InvalidInput(
             f"embedder is a {type(embedder).__name__}, but must be a string such as 'wordllama' or "
-            "an object with identity, model_id, embed_documents and embed_query"
+            "an object with identity, model_id, embed_documents and embed_query; a function f is "
+            "CallableEmbedder(f, model='a name for its vectors')"
         )
     if dimensions is not None and dimensions != embedder.identity.dimensions:
         raise InvalidInput(

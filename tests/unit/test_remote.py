@@ -250,7 +250,8 @@ def test_a_service_that_refuses_everything_is_an_error_after_few_requests(servic
     assert "refuses every text" in str(outcome.error)
     # It does not mean the texts: they are not refused for good.
     assert (outcome.refused, outcome.missing) == ({}, frozenset(range(96)))
-    assert len(server.requests) < 20
+    # Requests that were sent at once are each halved a few times.
+    assert len(server.requests) < 20 * math.ceil(96 / made.max_inputs) < 96
 
 
 def test_a_text_that_is_not_unicode_is_refused_alone(server, embedder):

@@ -131,6 +131,8 @@ class CompatibleEmbedder(OpenAIEmbedder):
     """
 
     provider = "openai-compatible"
+    # What text-embeddings-inference takes by default; others take more, and are as fast with this.
+    max_inputs = 32
     _encoding = "float"
 
     def __init__(
