@@ -119,9 +119,10 @@ class AsyncClient:
         ``embedder`` is a string such as ``wordllama`` (the default), ``openai:text-embedding-3-small``
         or ``sentence-transformers:NAME``, or an object with the embedder protocol. ``language`` is a
         text-search configuration. ``settings``: fusion, alpha, normalization, lexical, candidates,
-        chunk_size and chunk_overlap (characters), long_texts ('chunk', 'refuse' or 'truncate' what the
-        model does not read whole), k1, b and title_weight. With ``exist_ok`` an
-        existing collection is opened, provided its embedder is the same.
+        chunk_size and chunk_overlap (characters), k1, b, title_weight, and long_texts, what becomes of
+        a chunk that the model does not read whole: 'average' its parts' vectors, 'chunk' it, 'refuse'
+        its document or 'truncate' it. With ``exist_ok`` an existing collection is opened, provided its
+        embedder is the same.
 
         Raises:
             InvalidInput, CollectionExists, SpaceMismatch.

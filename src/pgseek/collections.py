@@ -70,7 +70,7 @@ def default_settings(identity: EmbedderIdentity, **given: Any) -> dict[str, Any]
         "candidates": 100,
         "chunk_size": DEFAULT_SIZE,
         "chunk_overlap": 0,
-        "long_texts": "chunk",
+        "long_texts": "average",
         "k1": 1.2,
         "b": 0.75,
         "title_weight": 2.0,

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+
 from pgseek import cache
 from pgseek.chunking import chunk_text, cut_text, divide
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedders.limits import Spending
 from pgseek.prepare import Prepared
 from pgseek.steps import Script, Underway, sleep, start_embedding, wait_for
-from pgseek.types import CachePolicy, Chunk, CollectionInfo
+from pgseek.types import LONG_TEXTS, CachePolicy, Chunk, CollectionInfo
 from pgseek.writing import EmbeddedChunk
 
 # How long a claim on a text lasts: a worker that died holds others up for no longer.
@@ -51,6 +53,8 @@ class Pending:
     chunks: dict[UUID, list[Chunk]] = field(default_factory=dict)
     keys: dict[UUID, list[bytes]] = field(default_factory=dict)
     texts: dict[bytes, str] = field(default_factory=dict)
+    # The texts that a chunk is embedded in, where the model does not read it whole.
+    parts: dict[bytes, list[bytes]] = field(default_factory=dict)
     vectors: dict[bytes, Vectors] = field(default_factory=dict)
     # Why a text has no vector, or a document no chunks.
     refused: dict[bytes, str] = field(default_factory=dict)
@@ -149,17 +153,30 @@ def results(
         i = document.document_id
         if i in rejected:
             continue
-        bad = next((key for key in pending.keys[i] if key not in pending.vectors), None)
-        if not pending.keys[i]:
+        needed = [part for key in pending.keys[i] for part in pending.parts.get(key, [key])]
+        bad = next((key for key in needed if key not in pending.vectors), None)
+        if not needed:
             rejected[i] = "the document has no text"
         elif bad is not None:
             rejected[i] = pending.refused[bad]
         else:
             embedded[i] = [
-                EmbeddedChunk(chunk, key, pending.vectors[key])
+                EmbeddedChunk(chunk, key, _vector(pending, key))
                 for chunk, key in zip(pending.chunks[i], pending.keys[i], strict=True)
             ]
     return embedded, rejected
+
+
+def _vector(pending: Pending, key: bytes) -> Vectors:
+    """Return a chunk's vector: that of its text, or the mean of its parts', of the length theirs have."""
+    parts = pending.parts.get(key)
+    if parts is None:
+        return pending.vectors[key]
+    vectors = np.stack([pending.vectors[part] for part in parts])
+    mean: Vectors = vectors.mean(axis=0)
+    # Directions count: the mean of unit vectors is shorter than they are.
+    length = float(np.linalg.norm(mean))
+    return mean * (float(np.linalg.norm(vectors, axis=1).mean()) / length) if length > 0 else vectors[0]
 
 
 def embedding_text(title: str, chunk: str) -> str:
@@ -179,11 +196,17 @@ def chunked(run: Embedding, documents: Sequence[Prepared]) -> Pending:
     longer = _longer(run, documents, pending, limit) if limit is not None else {}
     for document in documents:
         i = document.document_id
-        texts = [embedding_text(document.title, c.text) for c in pending.chunks[i]]
+        texts = [[embedding_text(document.title, c.text)] for c in pending.chunks[i]]
         if i in longer and limit is not None:
-            texts = _fit(run, document, pending, longer[i], limit, settings.get("long_texts", "chunk"))
-        pending.keys[i] = [hashlib.sha256(text.encode()).digest() for text in texts]
-        pending.texts.update(zip(pending.keys[i], texts, strict=True))
+            texts = _fit(run, document, pending, longer[i], limit, settings.get("long_texts", "average"))
+        pending.keys[i] = []
+        for read in texts:
+            keys = [hashlib.sha256(text.encode()).digest() for text in read]
+            pending.texts.update(zip(keys, read, strict=True))
+            if len(keys) > 1:
+                keys = [hashlib.sha256(b"".join(keys)).digest(), *keys]
+                pending.parts[keys[0]] = keys[1:]
+            pending.keys[i].append(keys[0])
     return pending
 
 
@@ -208,8 +231,8 @@ def _longer(
 
 def _fit(
     run: Embedding, document: Prepared, pending: Pending, over: Sequence[bool], limit: int, how: str
-) -> list[str]:
-    """Make a document's chunks fit the model, and return their texts; note it as unfit if that cannot be."""
+) -> list[list[str]]:
+    """Make a document's chunks fit the model and return what is read of each; or note it as unfit."""
     i, title = document.document_id, document.title
     count = _counter(run.embedder)
 
@@ -217,26 +240,32 @@ def _fit(
         return count([embedding_text(title, text)])[0]
 
     made: list[Chunk] = []
-    texts: list[str] = []
+    texts: list[list[str]] = []
     for chunk, too_long in zip(pending.chunks[i], over, strict=True):
-        pieces = [chunk]
-        if too_long and how == "chunk" and length("") < limit:
-            pieces = divide(chunk, limit, length)
-        for piece in pieces:
-            text = piece.text
-            if too_long and how == "truncate":
-                text = cut_text(text, limit, length)
-            if too_long and (not text or length(text) > limit):
+        for piece, read in _read(chunk, limit, length, how) if too_long else [(chunk, [chunk.text])]:
+            if too_long and any(not text or length(text) > limit for text in read):
                 pending.unfit[i] = (
                     f"a chunk has {length(piece.text):,} tokens with its title, but {run.embedder.model_id} "
-                    f"reads {limit:,}; long_texts is {how!r} (chunk, refuse or truncate)"
+                    f"reads {limit:,}; long_texts is {how!r} ({', '.join(LONG_TEXTS)})"
                 )
                 pending.chunks[i] = []
                 return []
             made.append(Chunk(len(made), piece.text, piece.char_start, piece.char_end))
-            texts.append(embedding_text(title, text))
+            texts.append([embedding_text(title, text) for text in read])
     pending.chunks[i] = made
     return texts
+
+
+def _read(chunk: Chunk, limit: int, length: Callable[[str], int], how: str) -> list[tuple[Chunk, list[str]]]:
+    """Return the chunks that stand for one that is too long, each with the texts that are read of it."""
+    if how == "refuse":
+        return [(chunk, [chunk.text])]
+    if how == "truncate":
+        return [(chunk, [cut_text(chunk.text, limit, length)])]
+    pieces = divide(chunk, limit, length) if length("") < limit else [chunk]
+    if how == "chunk":
+        return [(piece, [piece.text]) for piece in pieces]
+    return [(chunk, [piece.text for piece in pieces])]
 
 
 def _counter(embedder: Any) -> Callable[[Sequence[str]], list[int]]:

@@ -24,9 +24,9 @@ FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
 LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
 NORMALIZATIONS: tuple[Normalization, ...] = ("max", "minmax")
 INPUT_TYPES: tuple[InputType, ...] = ("document", "query")
-# What becomes of a chunk that is longer than the model reads: divided, its document refused, or its end not
-# embedded.
-LONG_TEXTS = ("chunk", "refuse", "truncate")
+# What becomes of a chunk that is longer than the model reads: its parts are embedded and their vectors
+# averaged, it is divided, its document is refused, or its end is not embedded.
+LONG_TEXTS = ("average", "chunk", "refuse", "truncate")
 SYNTAXES: tuple[Syntax, ...] = ("web", "plain")
 
 MAX_K = 10_000

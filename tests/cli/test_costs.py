@@ -104,7 +104,7 @@ def test_long_texts_and_prompts_are_options(pgseek, service):
     assert "wordllama has no prompts, but query_prompt was given" in err
     code, _, err = pgseek("collections", "create", "other", "--long-texts", "cut")
     assert code == 2
-    assert "long_texts is 'cut', but must be one of chunk, refuse, truncate" in err
+    assert "long_texts is 'cut', but must be one of average, chunk, refuse, truncate" in err
 
 
 def test_a_key_is_never_shown(pgseek, service):

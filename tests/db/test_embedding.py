@@ -67,7 +67,7 @@ LONG = " ".join(f"word{n}." for n in range(57))
 
 def test_a_chunk_longer_than_the_model_reads_is_divided(client):
     embedder = Reader(10)
-    docs = client.create_collection("docs", embedder=embedder)
+    docs = client.create_collection("docs", embedder=embedder, long_texts="chunk")
     assert docs.ingest([{"id": "1", "title": "two words", "text": LONG}]).rejected == ()
     stored = rows(
         client._runner.dsn,
@@ -84,6 +84,31 @@ def test_a_chunk_longer_than_the_model_reads_is_divided(client):
     (last,) = docs.search("?", query_embedding=embedder.embed_query(embedder.documents[-1]), k=1, alpha=1)
     assert last.text.endswith("word56.")
     assert last.dense_score == pytest.approx(1)
+
+
+def test_of_a_chunk_longer_than_the_model_reads_the_parts_are_averaged(client, dsn):
+    embedder = Reader(10)
+    docs = client.create_collection("docs", embedder=embedder)
+    report = docs.ingest([{"id": "1", "title": "two words", "text": LONG}, {"id": "2", "text": "few words"}])
+    # The chunk stays as chunk_size says: its words are found together.
+    assert (report.rejected, report.chunks) == ((), 2)
+    assert [row["text"] for row in rows(dsn, "SELECT text FROM pgseek.chunks")].count(LONG) == 1
+    parts = [text for text in embedder.documents if text != "few words"]
+    assert len(parts) >= 8
+    assert max(map(len, map(str.split, parts))) <= 10
+    assert " ".join(part.removeprefix("two words\n\n") for part in parts).split() == LONG.split()
+    mean = np.mean([embedder.embed_query(part) for part in parts], axis=0)
+    (hit,) = docs.search("?", query_embedding=mean, k=1, alpha=1)
+    assert (hit.id, hit.dense_score) == ("1", pytest.approx(1))
+    (stored,) = rows(
+        dsn,
+        "SELECT vector_norm(embedding) AS n FROM pgseek.embeddings_1 WHERE document_id = pgseek.document_id('1')",
+    )
+    assert stored["n"] == pytest.approx(1, abs=1e-6)
+    # Known parts are not embedded again, and a changed end only costs its part.
+    embedder.documents.clear()
+    docs.ingest([{"id": "1", "title": "two words", "text": LONG + " more"}])
+    assert len(embedder.documents) < len(parts) / 2
 
 
 def test_a_collection_may_refuse_what_the_model_does_not_read_whole(client):
@@ -110,7 +135,7 @@ def test_a_collection_may_have_the_end_left_out(client, dsn):
     assert docs.search("word56", alpha=0)[0].id == "1"
 
 
-@pytest.mark.parametrize("long_texts", ["chunk", "truncate"])
+@pytest.mark.parametrize("long_texts", ["average", "chunk", "truncate"])
 def test_a_title_that_fills_the_model_alone_is_told(client, long_texts):
     docs = client.create_collection("docs", embedder=Reader(10), long_texts=long_texts)
     (rejection,) = docs.ingest([{"id": "1", "title": LONG, "text": "few words"}]).rejected
@@ -132,7 +157,9 @@ def test_short_texts_are_not_counted_at_all(client):
 
 
 def test_an_unknown_way_with_long_texts_is_refused(client):
-    with pytest.raises(InvalidInput, match="long_texts is 'cut', but must be one of chunk, refuse, truncate"):
+    with pytest.raises(
+        InvalidInput, match="long_texts is 'cut', but must be one of average, chunk, refuse, truncate"
+    ):
         client.create_collection("docs", embedder=Reader(), long_texts="cut")
 
 

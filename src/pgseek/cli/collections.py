@@ -32,7 +32,9 @@ def create(
     chunk_overlap: Annotated[int | None, typer.Option(help="characters shared; default 0")] = None,
     long_texts: Annotated[
         str | None,
-        typer.Option(help="what the model does not read whole: chunk (the default), refuse or truncate it"),
+        typer.Option(
+            help="a chunk the model does not read whole: average its parts (default), chunk, refuse, truncate"
+        ),
     ] = None,
     query_prompt: Annotated[
         str | None, typer.Option(help="put before queries instead of the model's own; makes another space")
