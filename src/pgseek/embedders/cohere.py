@@ -27,6 +27,7 @@ class CohereEmbedder(RemoteEmbedder):
     ``cohere.ClientV2``; by default one is made on first use.
     """
 
+    extra = "cohere"
     max_inputs = 96
 
     def __init__(

@@ -60,6 +60,8 @@ class RemoteEmbedder(ABC):
     is alone. Safe to share between threads.
     """
 
+    #: The extra of pgseek that brings the provider's client.
+    extra: str = "openai"
     #: What one request may hold.
     max_inputs: int = 2048
     max_request_tokens: int = 300_000
@@ -227,7 +229,7 @@ class RemoteEmbedder(ABC):
         try:
             import tenacity  # noqa: PLC0415 (optional package)
         except ImportError as error:
-            raise MissingExtra("tenacity", "openai") from error
+            raise MissingExtra(f"what {self.identity.provider} needs", self.extra) from error
         estimate = sum(self.count_tokens(texts))
         backoff = tenacity.wait_random_exponential(multiplier=self.backoff, max=30)
 
