@@ -20,7 +20,8 @@ Embedders, and the scripts' own work between two steps, run in threads: the loop
 
 NAMES = [
     ("import threading\nimport time\n", "import asyncio\n"),
-    ("underway.future.result()", "await asyncio.wrap_future(underway.future)"),
+    ("import ThreadPoolExecutor, wait", "import ThreadPoolExecutor"),
+    ("wait([underway.future],", "await asyncio.wait([asyncio.wrap_future(underway.future)],"),
     ("time.sleep(", "await asyncio.sleep("),
     ("threading.Lock()", "asyncio.Lock()"),
     ("with self._lock", "async with self._lock"),

@@ -380,8 +380,9 @@ class AsyncRunner:
         match step:
             case StartEmbedding():
                 return begin(self._background, step)
-            case Await(underway):
-                return await asyncio.wrap_future(underway.future)
+            case Await(underway, seconds):
+                await asyncio.wait([asyncio.wrap_future(underway.future)], timeout=seconds)
+                return underway.future.result() if underway.future.done() else None
             case Sleep(seconds):
                 return await asyncio.sleep(seconds)
             case EmbedQuery(embedder, text):

@@ -83,6 +83,14 @@ RETURNING text_hash
 """  # noqa: S608 (constants of this module)
 
 # A claim that is locked is being taken over.
+_RENEW = """
+UPDATE pgseek.embedding_claims c SET claimed_until = clock_timestamp() + make_interval(secs => %(seconds)s)
+  FROM (SELECT text_hash FROM pgseek.embedding_claims
+         WHERE identity = %(identity)s AND text_hash = ANY (%(keys)s::bytea[])
+           FOR UPDATE SKIP LOCKED) AS own
+ WHERE c.identity = %(identity)s AND c.text_hash = own.text_hash
+"""
+
 _RELEASE = """
 DELETE FROM pgseek.embedding_claims c
  USING (SELECT text_hash FROM pgseek.embedding_claims
@@ -188,6 +196,13 @@ def claim(identity: str, keys: Iterable[bytes], seconds: float = 60.0) -> Script
         return frozenset()
     rows = yield from fetch(_CLAIM, {"identity": identity, "keys": wanted, "seconds": float(seconds)})
     return frozenset(row["text_hash"] for row in rows)
+
+
+def renew(identity: str, keys: Iterable[bytes], seconds: float = 60.0) -> Script[None]:
+    """Let claims of this caller last for so many seconds from now."""
+    given = list(keys)
+    if given:
+        yield from fetch(_RENEW, {"identity": identity, "keys": given, "seconds": float(seconds)})
 
 
 def release(identity: str, keys: Iterable[bytes]) -> Script[None]:

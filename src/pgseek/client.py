@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from itertools import count as counter
@@ -372,8 +372,9 @@ class Runner:
         match step:
             case StartEmbedding():
                 return begin(self._background, step)
-            case Await(underway):
-                return underway.future.result()
+            case Await(underway, seconds):
+                wait([underway.future], timeout=seconds)
+                return underway.future.result() if underway.future.done() else None
             case Sleep(seconds):
                 return time.sleep(seconds)
             case EmbedQuery(embedder, text):

@@ -19,12 +19,14 @@ from pgseek.chunking import chunk_text, cut_text, divide
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedders.limits import Spending
 from pgseek.prepare import Prepared
-from pgseek.steps import Script, Underway, sleep, start_embedding, wait_for
+from pgseek.steps import Script, Underway, sleep, start_embedding, wait_at_most
 from pgseek.types import LONG_TEXTS, CachePolicy, Chunk, CollectionInfo
 from pgseek.writing import EmbeddedChunk
 
-# How long a claim on a text lasts: a worker that died holds others up for no longer.
-CLAIM_SECONDS = 60.0
+# How long a claim on a text lasts: a worker that died, or was interrupted, holds others up for no longer.
+CLAIM_SECONDS = 20.0
+# How often a claim is made to last again, while its text is being embedded.
+RENEW_SECONDS = 6.0
 # Between two looks at what another worker is embedding, growing from the first to the second.
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0
 # A token takes at least this part of an estimated one to be sure that a text fits.
@@ -122,7 +124,9 @@ def keep(run: Embedding, pending: Pending, *, strict: bool) -> Script[None]:
     """Take what the embedder answered into the batch and the cache; raise its error if ``strict``."""
     if pending.underway is None:
         return
-    outcome = yield from wait_for(pending.underway)
+    while (outcome := (yield from wait_at_most(pending.underway, RENEW_SECONDS))) is None:
+        if run.caching:
+            yield from cache.renew(run.info.identity_hash, pending.asked, CLAIM_SECONDS)
     pending.underway = None
     fresh: dict[bytes, Vectors] = {}
     for place, key in enumerate(pending.asked):

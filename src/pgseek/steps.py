@@ -60,9 +60,10 @@ class StartEmbedding:
 
 @dataclass(frozen=True, slots=True)
 class Await:
-    """Wait for what `StartEmbedding` began; the result is an `Embedded`."""
+    """Wait for what `StartEmbedding` began; the result is an `Embedded`, or None after so many seconds."""
 
     underway: Underway
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,13 @@ def start_embedding(
 
 def wait_for(underway: Underway) -> Script[Embedded]:
     """Wait for documents that are being embedded; never raises for what the embedder does."""
-    outcome: Embedded = yield Await(underway)
+    outcome: Embedded = yield Await(underway, None)
+    return outcome
+
+
+def wait_at_most(underway: Underway, seconds: float) -> Script[Embedded | None]:
+    """Wait for documents that are being embedded, but no longer; return None if they are not ready."""
+    outcome: Embedded | None = yield Await(underway, seconds)
     return outcome
 
 

@@ -21,7 +21,9 @@ from pgseek import (
     EmbedderIdentity,
     InvalidInput,
     Limits,
+    embedding,
 )
+from pgseek.embedders.base import PROBE
 from pgseek.embedders.openai import OpenAIEmbedder
 
 MODEL = "text-embedding-3-small"
@@ -237,6 +239,32 @@ def test_what_a_dead_worker_had_claimed_is_taken_over(client, dsn):
     assert docs.ingest(numbered(3)).new == 3
     assert 0.8 < time.monotonic() - started < 20
     assert len(embedder.documents) == 3
+
+
+def test_a_claim_lasts_while_its_text_is_being_embedded(dsn, monkeypatch):
+    class Slow(CountingEmbedder):
+        def embed_documents(self, texts):
+            time.sleep(1.2 if PROBE not in texts else 0)
+            return super().embed_documents(texts)
+
+    # Shorter than the embedding takes: only renewed claims keep the second worker off.
+    monkeypatch.setattr(embedding, "CLAIM_SECONDS", 0.5)
+    monkeypatch.setattr(embedding, "RENEW_SECONDS", 0.1)
+    with Client(dsn) as client:
+        client.create_collection("docs", embedder=Slow())
+    embedders = [Slow(), Slow()]
+
+    def work(embedder, own):
+        with Client(dsn) as client:
+            client.collection("docs", embedder=embedder).ingest(numbered(5, prefix=f"w{own}-"))
+
+    threads = [threading.Thread(target=work, args=(e, n)) for n, e in enumerate(embedders)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(len(embedder.documents) for embedder in embedders) == [0, 5]
+    assert rows(dsn, "SELECT count(*) AS n FROM pgseek.documents")[0]["n"] == 10
 
 
 # What an error leaves.
