@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -100,36 +100,65 @@ def ingest(
     tally = Tally(spending=Spending(getattr(embedder, "price", 0.0), max_cost))
     run = Embedding(info, embedder, policy or CachePolicy(), tally.spending)
     known = yield from languages()
-    current: Batch | None = None
-    following: Batch | None = None
+    supply = batches(documents, info.language, known, batch_size, tally.rejected)
+    flight: list[Batch] = []
     try:
-        for prepared in batches(documents, info.language, known, batch_size, tally.rejected):
-            following = yield from _begin(run, prepared, tally, current)
-            if current is not None:
-                yield from _finish(run, current, tally)
-            current, following = following, None
-            if progress is not None:
-                progress(tally.report())
-        if current is not None:
-            yield from _finish(run, current, tally)
-            if progress is not None:
-                progress(tally.report())
+        yield from _store_all(run, supply, tally, progress, flight)
     except Exception:
         # What is on its way is paid for: it goes into the cache before the error goes on.
-        for batch in (current, following):
-            if batch is not None and batch.pending.underway is not None:
-                batch.pending.underway.stop.set()
-                with contextlib.suppress(PgseekError):
-                    yield from embedding.keep(run, batch.pending, strict=False)
+        for batch in flight:
+            _stop(batch)
+            with contextlib.suppress(PgseekError):
+                yield from embedding.keep(run, batch.pending, strict=False)
         raise
     finally:
-        for batch in (current, following):
-            if batch is not None and batch.pending.underway is not None:
-                batch.pending.underway.stop.set()
+        for batch in flight:
+            _stop(batch)
     yield from settle(info, tally.chunks)
     if run.policy.max_bytes is not None:
         yield from cache.prune(run.policy)
     return tally.report()
+
+
+def _store_all(
+    run: Embedding,
+    supply: Iterator[list[Prepared]],
+    tally: Tally,
+    progress: Progress | None,
+    flight: list[Batch],
+) -> Script[None]:
+    """Write each batch while the next is embedded; ``flight`` holds those that are not written yet."""
+    failure: Exception | None = None
+    for prepared in _with_its_error(supply):
+        if isinstance(prepared, Exception):
+            failure = prepared
+            break
+        flight.append((yield from _begin(run, prepared, tally, flight[-1] if flight else None)))
+        if len(flight) > 1:
+            yield from _finish(run, flight[0], tally)
+            del flight[0]
+        if progress is not None:
+            progress(tally.report())
+    if flight:
+        yield from _finish(run, flight[0], tally)
+        del flight[0]
+        if progress is not None:
+            progress(tally.report())
+    if failure is not None:
+        raise failure
+
+
+def _with_its_error(supply: Iterator[list[Prepared]]) -> Iterator[list[Prepared] | Exception]:
+    """Yield batches, and last the source's own error: what it gave before is stored all the same."""
+    try:
+        yield from supply
+    except Exception as error:
+        yield error
+
+
+def _stop(batch: Batch) -> None:
+    if batch.pending.underway is not None:
+        batch.pending.underway.stop.set()
 
 
 def check_source(documents: object, batch_size: object) -> None:

@@ -300,6 +300,18 @@ def test_a_batch_on_its_way_is_kept_when_the_one_before_cannot_be_written(client
     assert max(Counter(embedder.documents).values()) == 1
 
 
+def test_what_a_source_gave_before_it_failed_is_stored(client):
+    def source():
+        yield from numbered(25)
+        raise OSError("the disk is gone")
+
+    docs = client.create_collection("docs", embedder=CountingEmbedder())
+    with pytest.raises(OSError, match="the disk is gone"):
+        docs.ingest(source(), batch_size=10)
+    # Whole batches, as without the second that is embedded meanwhile.
+    assert docs.count() == 20
+
+
 def test_an_interrupted_ingest_stops_what_is_under_way(client, service):
     embedder = remote(service, limits=Limits(concurrency=1))
     embedder.max_inputs = 1
