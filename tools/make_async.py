@@ -20,7 +20,7 @@ Embedders, and the scripts' own work between two steps, run in threads: the loop
 
 NAMES = [
     ("import threading\nimport time\n", "import asyncio\n"),
-    ("import ThreadPoolExecutor, wait", "import ThreadPoolExecutor"),
+    ("from concurrent.futures import wait\n", ""),
     ("wait([underway.future],", "await asyncio.wait([asyncio.wrap_future(underway.future)],"),
     ("time.sleep(", "await asyncio.sleep("),
     ("threading.Lock()", "asyncio.Lock()"),

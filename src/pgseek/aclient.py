@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import count as counter
@@ -36,6 +35,7 @@ from pgseek.prepare import BATCH_SIZE
 from pgseek.steps import (
     ATTEMPTS,
     Await,
+    Background,
     CopyIn,
     Done,
     EmbedQuery,
@@ -46,7 +46,6 @@ from pgseek.steps import (
     Step,
     Transact,
     advance,
-    begin,
     close,
 )
 from pgseek.types import (
@@ -361,13 +360,13 @@ class AsyncRunner:
             open=False,
         )
         self.dsn = session.dsn
-        self._background = ThreadPoolExecutor(4, thread_name_prefix="pgseek-ingest")
+        self._background = Background()
 
     async def open(self) -> None:
         await self._pool.open()
 
     async def close(self) -> None:
-        self._background.shutdown(wait=False, cancel_futures=True)
+        self._background.close()
         # Another client's limits open it again.
         shared_connection(self.dsn).close()
         await self._pool.close()
@@ -379,7 +378,7 @@ class AsyncRunner:
     async def _perform(self, step: Step) -> Any:
         match step:
             case StartEmbedding():
-                return begin(self._background, step)
+                return self._background.begin(step)
             case Await(underway, seconds):
                 await asyncio.wait([asyncio.wrap_future(underway.future)], timeout=seconds)
                 return underway.future.result() if underway.future.done() else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import replace
 from functools import partial
 from itertools import count as counter
@@ -34,6 +34,7 @@ from pgseek.prepare import BATCH_SIZE
 from pgseek.steps import (
     ATTEMPTS,
     Await,
+    Background,
     CopyIn,
     Done,
     EmbedQuery,
@@ -44,7 +45,6 @@ from pgseek.steps import (
     Step,
     Transact,
     advance,
-    begin,
     close,
 )
 from pgseek.types import (
@@ -353,13 +353,13 @@ class Runner:
             open=False,
         )
         self.dsn = session.dsn
-        self._background = ThreadPoolExecutor(4, thread_name_prefix="pgseek-ingest")
+        self._background = Background()
 
     def open(self) -> None:
         self._pool.open()
 
     def close(self) -> None:
-        self._background.shutdown(wait=False, cancel_futures=True)
+        self._background.close()
         # Another client's limits open it again.
         shared_connection(self.dsn).close()
         self._pool.close()
@@ -371,7 +371,7 @@ class Runner:
     def _perform(self, step: Step) -> Any:
         match step:
             case StartEmbedding():
-                return begin(self._background, step)
+                return self._background.begin(step)
             case Await(underway, seconds):
                 wait([underway.future], timeout=seconds)
                 return underway.future.result() if underway.future.done() else None

@@ -6,10 +6,11 @@ cache, whatever becomes of the documents. Between the two another batch is writt
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -18,10 +19,13 @@ from pgseek import cache
 from pgseek.chunking import chunk_text, cut_text, divide
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedders.limits import Spending
+from pgseek.errors import PgseekError
 from pgseek.prepare import Prepared
 from pgseek.steps import Script, Underway, sleep, start_embedding, wait_at_most
 from pgseek.types import LONG_TEXTS, CachePolicy, Chunk, CollectionInfo
 from pgseek.writing import EmbeddedChunk
+
+T = TypeVar("T")
 
 # How long a claim on a text lasts: a worker that died, or was interrupted, holds others up for no longer.
 CLAIM_SECONDS = 20.0
@@ -29,8 +33,8 @@ CLAIM_SECONDS = 20.0
 RENEW_SECONDS = 6.0
 # Between two looks at what another worker is embedding, growing from the first to the second.
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0
-# A token takes at least this part of an estimated one to be sure that a text fits.
-ESTIMATE_MARGIN = 1.2
+# Where tokens cannot be counted: on the safe side for prose in any script.
+TOKENS_PER_BYTE = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,9 @@ class Pending:
     unfit: dict[UUID, str] = field(default_factory=dict)
     asked: list[bytes] = field(default_factory=list)
     underway: Underway | None = None
+    # The batches next to it, while they are under way, too.
     before: Pending | None = None
+    after: Pending | None = None
     embedded: int = 0
     cached: int = 0
 
@@ -72,6 +78,8 @@ def begin(run: Embedding, documents: Sequence[Prepared], before: Pending | None 
     """Chunk documents and set off the embedding of what neither the cache nor ``before`` has."""
     pending = chunked(run, documents)
     pending.before = before
+    if before is not None:
+        before.after = pending
     if run.caching and pending.texts:
         pending.vectors = yield from cache.look_up(run.info.identity_hash, "document", list(pending.texts))
         pending.cached = len(pending.vectors)
@@ -126,7 +134,9 @@ def keep(run: Embedding, pending: Pending, *, strict: bool) -> Script[None]:
         return
     while (outcome := (yield from wait_at_most(pending.underway, RENEW_SECONDS))) is None:
         if run.caching:
-            yield from cache.renew(run.info.identity_hash, pending.asked, CLAIM_SECONDS)
+            # Those of the batch that comes after it, too: nobody waits for that one yet.
+            ours = [*pending.asked, *(pending.after.asked if pending.after is not None else ())]
+            yield from cache.renew(run.info.identity_hash, ours, CLAIM_SECONDS)
     pending.underway = None
     fresh: dict[bytes, Vectors] = {}
     for place, key in enumerate(pending.asked):
@@ -145,6 +155,30 @@ def keep(run: Embedding, pending: Pending, *, strict: bool) -> Script[None]:
         yield from cache.release(run.info.identity_hash, pending.asked)
     if strict and outcome.error is not None:
         raise outcome.error
+
+
+def guarded(run: Embedding, flight: Sequence[Pending], script: Script[T]) -> Script[T]:
+    """Run a script that has batches under way.
+
+    If it fails, no more is asked for, and what is on its way, and paid for, goes into the cache. If it is
+    given up (an interrupt, a cancelled task), no more is asked for.
+    """
+    try:
+        return (yield from script)
+    except Exception:
+        for pending in flight:
+            _stop(pending)
+            with contextlib.suppress(PgseekError):
+                yield from keep(run, pending, strict=False)
+        raise
+    finally:
+        for pending in flight:
+            _stop(pending)
+
+
+def _stop(pending: Pending) -> None:
+    if pending.underway is not None:
+        pending.underway.stop.set()
 
 
 def results(
@@ -266,17 +300,16 @@ def _read(chunk: Chunk, limit: int, length: Callable[[str], int], how: str) -> l
         return [(chunk, [chunk.text])]
     if how == "truncate":
         return [(chunk, [cut_text(chunk.text, limit, length)])]
-    pieces = divide(chunk, limit, length) if length("") < limit else [chunk]
+    # Every piece is read with the title: beside one of half the model's length they would be too many.
+    pieces = divide(chunk, limit, length) if 2 * length("") <= limit else [chunk]
     if how == "chunk":
         return [(piece, [piece.text]) for piece in pieces]
     return [(chunk, [piece.text for piece in pieces])]
 
 
 def _counter(embedder: Any) -> Callable[[Sequence[str]], list[int]]:
-    count: Callable[[Sequence[str]], list[int]] | None = getattr(embedder, "count_tokens", None)
-    if count is None:
-        # Nothing is known but the limit: at the safe side of a token to three bytes.
-        return lambda texts: [len(text.encode()) // 3 + 1 for text in texts]
     if getattr(embedder, "exact_tokens", False):
+        count: Callable[[Sequence[str]], list[int]] = embedder.count_tokens
         return count
-    return lambda texts: [int(tokens * ESTIMATE_MARGIN) + 1 for tokens in count(texts)]
+    # An estimate that learns would divide the same text otherwise each time, and its parts be paid again.
+    return lambda texts: [int(len(text.encode()) * TOKENS_PER_BYTE) + 1 for text in texts]

@@ -9,7 +9,6 @@ written ones unchanged.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from pgseek.collections import ensure_index, languages
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedding import Embedding, Pending
-from pgseek.errors import DatabaseError, InvalidInput, PgseekError
+from pgseek.errors import DatabaseError, InvalidInput
 from pgseek.prepare import BATCH_SIZE, Prepared, Source, batches
 from pgseek.steps import Script, fetch, fetch_one, transact
 from pgseek.types import CachePolicy, CollectionInfo, Document, IngestReport, Rejection
@@ -33,6 +32,8 @@ from pgseek.writing import EmbeddedChunk, write_batch
 Progress = Callable[[IngestReport], None]
 # Up to this many chunks an ingest may rewrite them all to weigh them anew.
 REWEIGH_UP_TO = 50_000
+# Seconds: a source that takes longer to give a batch is not read ahead of.
+SLOW_SOURCE = 1.0
 # The planner's statistics are gathered anew after an ingest that wrote this many chunks.
 ANALYZE_FROM = 1000
 
@@ -77,15 +78,6 @@ class Tally:
                 )
 
 
-@dataclass(slots=True)
-class Batch:
-    """Documents with new content, those with other metadata, and the embedding of the first."""
-
-    content: list[Prepared]
-    metadata: list[Prepared]
-    pending: Pending
-
-
 def ingest(
     info: CollectionInfo,
     embedder: Embedder,
@@ -101,19 +93,9 @@ def ingest(
     run = Embedding(info, embedder, policy or CachePolicy(), tally.spending)
     known = yield from languages()
     supply = batches(documents, info.language, known, batch_size, tally.rejected)
-    flight: list[Batch] = []
-    try:
-        yield from _store_all(run, supply, tally, progress, flight)
-    except Exception:
-        # What is on its way is paid for: it goes into the cache before the error goes on.
-        for batch in flight:
-            _stop(batch)
-            with contextlib.suppress(PgseekError):
-                yield from embedding.keep(run, batch.pending, strict=False)
-        raise
-    finally:
-        for batch in flight:
-            _stop(batch)
+    flight: list[Pending] = []
+    script = _store_all(run, supply, tally, progress, flight)
+    yield from embedding.guarded(run, flight, script)
     yield from settle(info, tally.chunks)
     if run.policy.max_bytes is not None:
         yield from cache.prune(run.policy)
@@ -125,23 +107,29 @@ def _store_all(
     supply: Iterator[list[Prepared]],
     tally: Tally,
     progress: Progress | None,
-    flight: list[Batch],
+    flight: list[Pending],
 ) -> Script[None]:
     """Write each batch while the next is embedded; ``flight`` holds those that are not written yet."""
     failure: Exception | None = None
+    waiting: list[tuple[list[Prepared], list[Prepared]]] = []
+    asked = time.monotonic()
     for prepared in _with_its_error(supply):
         if isinstance(prepared, Exception):
             failure = prepared
             break
-        flight.append((yield from _begin(run, prepared, tally, flight[-1] if flight else None)))
-        if len(flight) > 1:
-            yield from _finish(run, flight[0], tally)
-            del flight[0]
+        slow = time.monotonic() - asked > SLOW_SOURCE
+        content, metadata, unchanged = yield from divide(run.info, prepared)
+        tally.unchanged += unchanged
+        flight.append((yield from embedding.begin(run, content, flight[-1] if flight else None)))
+        waiting.append((content, metadata))
+        # Who reads a source that takes its time wants to find what it gave, not what it gave before.
+        while len(flight) > (0 if slow else 1):
+            yield from _finish(run, *waiting.pop(0), flight, tally)
         if progress is not None:
             progress(tally.report())
+        asked = time.monotonic()
     if flight:
-        yield from _finish(run, flight[0], tally)
-        del flight[0]
+        yield from _finish(run, *waiting.pop(0), flight, tally)
         if progress is not None:
             progress(tally.report())
     if failure is not None:
@@ -154,11 +142,6 @@ def _with_its_error(supply: Iterator[list[Prepared]]) -> Iterator[list[Prepared]
         yield from supply
     except Exception as error:
         yield error
-
-
-def _stop(batch: Batch) -> None:
-    if batch.pending.underway is not None:
-        batch.pending.underway.stop.set()
 
 
 def check_source(documents: object, batch_size: object) -> None:
@@ -212,16 +195,6 @@ def keep_statistics(info: CollectionInfo) -> Script[None]:
         yield from fetch("SELECT pgseek.reweigh(%s)", [info.name])
 
 
-def _begin(
-    run: Embedding, documents: Sequence[Prepared], tally: Tally, before: Batch | None
-) -> Script[Batch]:
-    """Find what changed, and set off its embedding."""
-    content, metadata, unchanged = yield from divide(run.info, documents)
-    tally.unchanged += unchanged
-    pending = yield from embedding.begin(run, content, None if before is None else before.pending)
-    return Batch(content, metadata, pending)
-
-
 def divide(
     info: CollectionInfo, documents: Sequence[Prepared]
 ) -> Script[tuple[list[Prepared], list[Prepared], int]]:
@@ -238,17 +211,25 @@ def divide(
     return content, metadata, len(documents) - len(content) - len(metadata)
 
 
-def _finish(run: Embedding, batch: Batch, tally: Tally) -> Script[None]:
-    """Wait for the embedding of a batch and write it."""
-    yield from embedding.finish(run, batch.pending)
-    tally.embedded += batch.pending.embedded
-    tally.cached += batch.pending.cached
-    embedded, reasons = embedding.results(batch.pending, batch.content)
-    tally.reject(batch.content, reasons)
-    writable = [document for document in batch.content if document.document_id in embedded]
+def _finish(
+    run: Embedding,
+    content: Sequence[Prepared],
+    metadata: Sequence[Prepared],
+    flight: list[Pending],
+    tally: Tally,
+) -> Script[None]:
+    """Wait for the embedding of the first batch in flight, and write it."""
+    pending = flight[0]
+    yield from embedding.finish(run, pending)
+    del flight[0]
+    tally.embedded += pending.embedded
+    tally.cached += pending.cached
+    embedded, reasons = embedding.results(pending, content)
+    tally.reject(content, reasons)
+    writable = [document for document in content if document.document_id in embedded]
     for language in sorted({document.language for document in writable} - {run.info.language}):
         yield from fetch("SELECT pgseek.add_language(%s, %s)", [run.info.collection_id, language])
-    yield from _store(run.info, writable, batch.metadata, embedded, tally)
+    yield from _store(run.info, writable, metadata, embedded, tally)
 
 
 def _store(

@@ -55,7 +55,7 @@ def drain(
 def _drain_batch(run: Embedding, batch: list[Prepared], tally: Tally) -> Script[None]:
     info = run.info
     pending = yield from embedding.begin(run, batch)
-    yield from embedding.finish(run, pending)
+    yield from embedding.guarded(run, [pending], embedding.finish(run, pending))
     tally.embedded += pending.embedded
     tally.cached += pending.cached
     embedded, reasons = embedding.results(pending, batch)

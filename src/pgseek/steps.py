@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, LiteralString, TypeVar
 
@@ -19,6 +19,7 @@ from psycopg.sql import SQL, Composed
 
 from pgseek.embedders.base import Embedded, Embedder, Vectors, embed_many
 from pgseek.embedders.limits import Spending
+from pgseek.errors import PgseekError
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -89,10 +90,30 @@ class EmbedQuery:
     text: str
 
 
-def begin(background: Executor, step: StartEmbedding) -> Underway:
-    """Perform a `StartEmbedding` in a thread: embedders block, under either client."""
-    stop = threading.Event()
-    return Underway(background.submit(embed_many, step.embedder, step.texts, step.spending, stop), stop)
+class Background:
+    """Threads that embed while something else happens: embedders block, under either client.
+
+    An embedder without ``embed_many`` may not stand two calls at once: those take turns.
+    """
+
+    def __init__(self) -> None:
+        self._remote = ThreadPoolExecutor(4, thread_name_prefix="pgseek-ingest")
+        self._local = ThreadPoolExecutor(1, thread_name_prefix="pgseek-ingest")
+
+    def begin(self, step: StartEmbedding) -> Underway:
+        """Perform the step. Raises `PgseekError` after `close`."""
+        pool = self._remote if hasattr(step.embedder, "embed_many") else self._local
+        stop = threading.Event()
+        try:
+            future = pool.submit(embed_many, step.embedder, step.texts, step.spending, stop)
+        except RuntimeError as error:
+            raise PgseekError("the client was closed while it was working") from error
+        return Underway(future, stop)
+
+    def close(self) -> None:
+        """Let what is under way end by itself, and begin nothing more."""
+        for pool in (self._remote, self._local):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 Step = Fetch | CopyIn | Transact | StartEmbedding | Await | Sleep | EmbedQuery

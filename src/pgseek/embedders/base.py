@@ -118,11 +118,11 @@ def embed_many(
             return Embedded(checked_documents(embedder, texts))
         try:
             outcome: Embedded = embedder.embed_many(texts, spending, stop)
+            _shaped(embedder, len(texts), outcome.vectors)
         except PgseekError:
             raise
         except Exception as error:
             raise EmbedderError(f"{embedder.model_id} failed: {error}") from error
-        _shaped(embedder, len(texts), outcome.vectors)
     except PgseekError as error:
         nothing = np.zeros((len(texts), embedder.identity.dimensions), np.float32)
         return Embedded(nothing, missing=frozenset(range(len(texts))), error=error)

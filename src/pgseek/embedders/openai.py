@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -172,7 +173,7 @@ class CompatibleEmbedder(OpenAIEmbedder):
                 query_prompt=_first(query_prompt, None if known is None else known.query_prompt),
                 document_prompt=_first(document_prompt, None if known is None else known.document_prompt),
             ),
-            account=f"{self._base_url or client.base_url}:{model}",
+            account=f"{_without_user(str(self._base_url or client.base_url))}:{model}",
             limits=limits or Limits.from_environment(Limits()),
             limiter=limiter,
             max_tokens=None if known is None else known.max_tokens,
@@ -254,6 +255,11 @@ def _numbers(embedding: Any) -> Vectors:
     if isinstance(embedding, str):
         return np.frombuffer(base64.b64decode(embedding), dtype="<f4")
     return np.array(embedding, dtype=np.float32)
+
+
+def _without_user(url: str) -> str:
+    """Return the address without a name and password: it names a limit in the database."""
+    return re.sub(r"(?<=//)[^/@]*@", "", url)
 
 
 def _first(*values: str | None) -> str:

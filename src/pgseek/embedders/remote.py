@@ -95,6 +95,8 @@ class RemoteEmbedder(ABC):
         # Texts of the same account share limits in this process.
         self.account = account
         self._limiter = limiter
+        # A limiter of the caller's stays; the process's gives way to the database's.
+        self._own_limiter = limiter is not None
         self._ratio = TOKENS_PER_BYTE
         self._measured = (0, 0)
         self._lock = threading.Lock()
@@ -328,8 +330,9 @@ class RemoteEmbedder(ABC):
     def share_limits(self, make: Callable[[str, Limits], Limiter]) -> None:
         """Let the limits be kept by what ``make`` returns, unless there are none or a limiter was given."""
         limited = self.limits.requests_per_minute is not None or self.limits.tokens_per_minute is not None
-        if limited and self._limiter is None:
+        if limited and not self._own_limiter:
             self._limiter = make(self.account, self.limits)
+            self._own_limiter = True
 
 
 class _Work:

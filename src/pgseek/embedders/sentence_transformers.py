@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from pgseek.chunking import divide
 from pgseek.embedders.base import Vectors, normalize
 from pgseek.embedders.catalog import find_model
 from pgseek.errors import EmbedderError, InvalidInput, MissingExtra
-from pgseek.types import EmbedderIdentity
+from pgseek.types import Chunk, EmbedderIdentity
 
 # What a model's own configuration calls its prompts.
 QUERY_NAMES = ("query", "search_query")
@@ -84,14 +85,23 @@ class SentenceTransformersEmbedder:
 
     def embed_query(self, text: str) -> Vectors:
         """Return one unit vector, float32 (d,), with the model's query prompt."""
-        vector: Vectors = self._encode([text], self.identity.query_prompt)[0]
-        return vector
+        prompt = self.identity.query_prompt
+        texts = [text]
+        if self.max_tokens is not None and self._count(texts, prompt)[0] > self.max_tokens:
+            # The model would leave out its end, and not say so: its parts are averaged, as documents' are.
+            whole = Chunk(0, text, 0, len(text))
+            parts = divide(whole, self.max_tokens, lambda part: self._count([part], prompt)[0])
+            texts = [part.text for part in parts] or texts
+        vectors = self._encode(texts, prompt)
+        return vectors[0] if len(texts) == 1 else normalize(vectors.mean(axis=0))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return each text's tokens as a document, its prompt and the special tokens included."""
+        return self._count(texts, self.identity.document_prompt)
+
+    def _count(self, texts: Sequence[str], prompt: str) -> list[int]:
         if not texts:
             return []
-        prompt = self.identity.document_prompt
         with self._lock:
             encoded = self._model.tokenizer(
                 [prompt + text for text in texts], truncation=False, verbose=False
