@@ -6,6 +6,7 @@ Embedders, and the scripts' own work between two steps, run in threads: the loop
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -45,6 +46,7 @@ from pgseek.steps import (
     StartEmbedding,
     Step,
     Transact,
+    Underway,
     advance,
     close,
 )
@@ -381,7 +383,7 @@ class AsyncRunner:
                 return self._background.begin(step)
             case Await(underway, seconds):
                 await asyncio.wait([asyncio.wrap_future(underway.future)], timeout=seconds)
-                return underway.future.result() if underway.future.done() else None
+                return underway.outcome()
             case Sleep(seconds):
                 return await asyncio.sleep(seconds)
             case EmbedQuery(embedder, text):
@@ -409,6 +411,8 @@ class AsyncRunner:
 
 async def _drive(script: Script[T], perform: Callable[[Step], Awaitable[Any]]) -> T:
     """Hand each step's result, or the error it ended with, back to the script."""
+    # The script's own clean-up may have to wait for its source; what it began shall not go on so long.
+    begun: deque[Underway] = deque(maxlen=4)
     try:
         outcome = await asyncio.to_thread(advance, script)
         while not isinstance(outcome, Done):
@@ -417,9 +421,13 @@ async def _drive(script: Script[T], perform: Callable[[Step], Awaitable[Any]]) -
             except Exception as error:
                 outcome = await asyncio.to_thread(advance, script, error=error)
             else:
+                if isinstance(result, Underway):
+                    begun.append(result)
                 outcome = await asyncio.to_thread(advance, script, result)
         return outcome.value
     finally:
+        for underway in begun:
+            underway.stop.set()
         close(script)
 
 

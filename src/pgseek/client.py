@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import replace
@@ -44,6 +45,7 @@ from pgseek.steps import (
     StartEmbedding,
     Step,
     Transact,
+    Underway,
     advance,
     close,
 )
@@ -374,7 +376,7 @@ class Runner:
                 return self._background.begin(step)
             case Await(underway, seconds):
                 wait([underway.future], timeout=seconds)
-                return underway.future.result() if underway.future.done() else None
+                return underway.outcome()
             case Sleep(seconds):
                 return time.sleep(seconds)
             case EmbedQuery(embedder, text):
@@ -402,6 +404,8 @@ class Runner:
 
 def _drive(script: Script[T], perform: Callable[[Step], Any]) -> T:
     """Hand each step's result, or the error it ended with, back to the script."""
+    # The script's own clean-up may have to wait for its source; what it began shall not go on so long.
+    begun: deque[Underway] = deque(maxlen=4)
     try:
         outcome = advance(script)
         while not isinstance(outcome, Done):
@@ -410,9 +414,13 @@ def _drive(script: Script[T], perform: Callable[[Step], Any]) -> T:
             except Exception as error:
                 outcome = advance(script, error=error)
             else:
+                if isinstance(result, Underway):
+                    begun.append(result)
                 outcome = advance(script, result)
         return outcome.value
     finally:
+        for underway in begun:
+            underway.stop.set()
         close(script)
 
 

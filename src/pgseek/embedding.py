@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from pgseek import cache
 from pgseek.chunking import chunk_text, cut_text, divide
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedders.limits import Spending
+from pgseek.embedders.remote import RemoteEmbedder
 from pgseek.errors import PgseekError
 from pgseek.prepare import Prepared
 from pgseek.steps import Script, Underway, sleep, start_embedding, wait_at_most
@@ -33,8 +35,9 @@ CLAIM_SECONDS = 20.0
 RENEW_SECONDS = 6.0
 # Between two looks at what another worker is embedding, growing from the first to the second.
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0
-# Where tokens cannot be counted: on the safe side for prose in any script.
-TOKENS_PER_BYTE = 0.4
+# Where tokens cannot be counted: words, numbers, and every other sign or letter by itself.
+PIECES = re.compile(r"[A-Za-z]+|[0-9]+|[^\sA-Za-z0-9]")
+ESTIMATE_MARGIN = 1.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,25 +163,17 @@ def keep(run: Embedding, pending: Pending, *, strict: bool) -> Script[None]:
 def guarded(run: Embedding, flight: Sequence[Pending], script: Script[T]) -> Script[T]:
     """Run a script that has batches under way.
 
-    If it fails, no more is asked for, and what is on its way, and paid for, goes into the cache. If it is
-    given up (an interrupt, a cancelled task), no more is asked for.
+    If it fails, no more is asked for, and what is on its way, and paid for, goes into the cache.
     """
     try:
         return (yield from script)
     except Exception:
         for pending in flight:
-            _stop(pending)
+            if pending.underway is not None:
+                pending.underway.stop.set()
             with contextlib.suppress(PgseekError):
                 yield from keep(run, pending, strict=False)
         raise
-    finally:
-        for pending in flight:
-            _stop(pending)
-
-
-def _stop(pending: Pending) -> None:
-    if pending.underway is not None:
-        pending.underway.stop.set()
 
 
 def results(
@@ -308,8 +303,23 @@ def _read(chunk: Chunk, limit: int, length: Callable[[str], int], how: str) -> l
 
 
 def _counter(embedder: Any) -> Callable[[Sequence[str]], list[int]]:
-    if getattr(embedder, "exact_tokens", False):
-        count: Callable[[Sequence[str]], list[int]] = embedder.count_tokens
+    count: Callable[[Sequence[str]], list[int]] | None = getattr(embedder, "count_tokens", None)
+    if count is not None and getattr(embedder, "exact_tokens", False):
         return count
-    # An estimate that learns would divide the same text otherwise each time, and its parts be paid again.
-    return lambda texts: [int(len(text.encode()) * TOKENS_PER_BYTE) + 1 for text in texts]
+    # A service's estimate learns: it would divide a text otherwise each time, and its parts be paid again.
+    if count is None or isinstance(embedder, RemoteEmbedder):
+        prompt = embedder.identity.document_prompt
+        return lambda texts: [_estimated(prompt + text) for text in texts]
+    return lambda texts: [int(tokens * ESTIMATE_MARGIN) + 1 for tokens in count(texts)]
+
+
+def _estimated(text: str) -> int:
+    """Return about how many tokens a text has, on the safe side.
+
+    Seven letters or three digits are one, and each other sign is; tokenizers of today need fewer for prose.
+    """
+    tokens = 0
+    for run in PIECES.finditer(text):
+        letters = run[0]
+        tokens += -(-len(letters) // (3 if letters[0].isdigit() else 7))
+    return int(tokens * ESTIMATE_MARGIN) + 1

@@ -22,6 +22,7 @@ from pgseek import cache, embedding
 from pgseek.collections import ensure_index, languages
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
+from pgseek.embedders.remote import RemoteEmbedder
 from pgseek.embedding import Embedding, Pending
 from pgseek.errors import DatabaseError, InvalidInput
 from pgseek.prepare import BATCH_SIZE, Prepared, Source, batches
@@ -89,7 +90,12 @@ def ingest(
 ) -> Script[IngestReport]:
     """Store documents, batch by batch; a source's own rejections pass through into the report."""
     check_source(documents, batch_size)
-    tally = Tally(spending=Spending(getattr(embedder, "price", 0.0), max_cost))
+    price = getattr(embedder, "price", 0.0)
+    if max_cost is not None and price == 0 and isinstance(embedder, RemoteEmbedder):
+        raise InvalidInput(
+            f"max_cost is {max_cost!r}, but nothing is known of what {embedder.model_id} costs; leave it out"
+        )
+    tally = Tally(spending=Spending(price, max_cost))
     run = Embedding(info, embedder, policy or CachePolicy(), tally.spending)
     known = yield from languages()
     supply = batches(documents, info.language, known, batch_size, tally.rejected)

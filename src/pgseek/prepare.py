@@ -60,27 +60,33 @@ def batches(
     batch: list[Prepared] = []
     characters = 0
     seen: set[bytes] = set()
-    for position, item in enumerate(documents, 1):
-        outcome = prepare(item, position, language, known)
-        if isinstance(outcome, Prepared):
-            # Twelve of the id's bytes tell more documents apart than there can be.
-            key = outcome.document_id.bytes[:6] + outcome.document_id.bytes[-6:]
-            if key in seen:
-                outcome = Rejection(
-                    outcome.position,
-                    outcome.external_id,
-                    "the id occurred before in this ingest; the first is kept",
-                    outcome.source,
-                )
-            else:
-                seen.add(key)
-                batch.append(outcome)
-                characters += len(outcome.body) + len(outcome.metadata)
-        if isinstance(outcome, Rejection):
-            rejected.append(outcome)
-        if len(batch) == size or characters > BATCH_CHARACTERS:
+    try:
+        for position, item in enumerate(documents, 1):
+            outcome = prepare(item, position, language, known)
+            if isinstance(outcome, Prepared):
+                # Twelve of the id's bytes tell more documents apart than there can be.
+                key = outcome.document_id.bytes[:6] + outcome.document_id.bytes[-6:]
+                if key in seen:
+                    outcome = Rejection(
+                        outcome.position,
+                        outcome.external_id,
+                        "the id occurred before in this ingest; the first is kept",
+                        outcome.source,
+                    )
+                else:
+                    seen.add(key)
+                    batch.append(outcome)
+                    characters += len(outcome.body) + len(outcome.metadata)
+            if isinstance(outcome, Rejection):
+                rejected.append(outcome)
+            if len(batch) == size or characters > BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+    except Exception:
+        # The source's own error: what it gave before is stored all the same.
+        if batch:
             yield batch
-            batch, characters = [], 0
+        raise
     if batch or rejected:
         yield batch
 

@@ -26,6 +26,9 @@ Row = dict[str, Any]
 Statement = LiteralString | SQL | Composed
 
 
+CLOSED = "the client was closed while it was working"
+
+
 @dataclass(frozen=True, slots=True)
 class Fetch:
     """Execute a statement; the result is its rows (none for a statement without rows)."""
@@ -81,6 +84,12 @@ class Underway:
     future: Future[Embedded]
     stop: threading.Event
 
+    def outcome(self) -> Embedded | None:
+        """Return what came of it, None if it is not done. Raises `PgseekError` if the client was closed."""
+        if self.future.cancelled():
+            raise PgseekError(CLOSED)
+        return self.future.result() if self.future.done() else None
+
 
 @dataclass(frozen=True, slots=True)
 class EmbedQuery:
@@ -107,7 +116,7 @@ class Background:
         try:
             future = pool.submit(embed_many, step.embedder, step.texts, step.spending, stop)
         except RuntimeError as error:
-            raise PgseekError("the client was closed while it was working") from error
+            raise PgseekError(CLOSED) from error
         return Underway(future, stop)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -14,6 +15,8 @@ from providers import Fault, ProviderServer
 from support import CountingEmbedder, rows, snapshot
 
 from pgseek import (
+    AsyncClient,
+    CallableEmbedder,
     Client,
     CostLimitReached,
     DatabaseError,
@@ -21,10 +24,12 @@ from pgseek import (
     EmbedderIdentity,
     InvalidInput,
     Limits,
+    PgseekError,
     embedding,
+    ingest,
 )
 from pgseek.embedders.base import PROBE
-from pgseek.embedders.openai import OpenAIEmbedder
+from pgseek.embedders.openai import CompatibleEmbedder, OpenAIEmbedder
 
 MODEL = "text-embedding-3-small"
 
@@ -267,6 +272,69 @@ def test_a_claim_lasts_while_its_text_is_being_embedded(dsn, monkeypatch):
     assert rows(dsn, "SELECT count(*) AS n FROM pgseek.documents")[0]["n"] == 10
 
 
+def test_claims_of_the_batch_behind_last_as_long(dsn, monkeypatch):
+    monkeypatch.setattr(embedding, "CLAIM_SECONDS", 1.0)
+    monkeypatch.setattr(embedding, "RENEW_SECONDS", 0.2)
+
+    class Slow(CountingEmbedder):
+        def embed_documents(self, texts):
+            time.sleep(2 if PROBE not in texts else 0)
+            return super().embed_documents(texts)
+
+    one, two = Slow(), CountingEmbedder()
+    with Client(dsn) as first, Client(dsn) as second:
+        a = first.create_collection("a", embedder=one)
+        b = second.create_collection("b", embedder=two)
+        thread = threading.Thread(target=a.ingest, args=(numbered(4),), kwargs={"batch_size": 2})
+        thread.start()
+        time.sleep(0.4)
+        b.ingest(numbered(2, start=2))
+        thread.join(60)
+    assert (len(one.documents), two.documents) == (4, [])
+
+
+def test_a_local_embedder_is_called_once_at_a_time(client):
+    busy = threading.Lock()
+    seen = []
+
+    def embed(texts):
+        seen.append(busy.acquire(blocking=False))
+        time.sleep(0.05)
+        busy.release()
+        return [[len(text), 1.0] for text in texts]
+
+    docs = client.create_collection("docs", embedder=CallableEmbedder(embed, model="lengths"))
+    docs.ingest(numbered(8), batch_size=2)
+    assert len(seen) >= 5
+    assert all(seen)
+
+
+def test_parts_of_a_long_text_stay_the_same_while_an_estimate_learns(client, service):
+    embedder = remote(service)
+    embedder.max_tokens = 100
+    documents = [{"id": str(n), "text": " ".join(f"word{n}{m:04d}" for m in range(200))} for n in range(20)]
+    docs = client.create_collection("a", embedder=embedder)
+    plan = docs.plan(documents)
+    assert docs.ingest(documents, batch_size=5).embedded == plan.texts
+    other = client.create_collection("b", embedder=embedder)
+    assert other.ingest(documents, batch_size=7).embedded == 0
+
+
+def test_a_slow_source_is_not_read_ahead_of(client, monkeypatch):
+    monkeypatch.setattr(ingest, "SLOW_SOURCE", 0.05)
+    docs = client.create_collection("docs", embedder=CountingEmbedder())
+    written = []
+
+    def source():
+        for n in range(4):
+            written.append(docs.count())
+            time.sleep(0.1)
+            yield {"id": str(n), "text": f"text {n}"}
+
+    docs.ingest(source(), batch_size=1)
+    assert written == [0, 1, 2, 3]
+
+
 # What an error leaves.
 
 
@@ -308,8 +376,7 @@ def test_what_a_source_gave_before_it_failed_is_stored(client):
     docs = client.create_collection("docs", embedder=CountingEmbedder())
     with pytest.raises(OSError, match="the disk is gone"):
         docs.ingest(source(), batch_size=10)
-    # Whole batches, as without the second that is embedded meanwhile.
-    assert docs.count() == 20
+    assert docs.count() == 25
 
 
 def test_an_interrupted_ingest_stops_what_is_under_way(client, service):
@@ -329,6 +396,76 @@ def test_an_interrupted_ingest_stops_what_is_under_way(client, service):
     time.sleep(0.5)
     assert len(service.requests) <= sent + 2
     assert docs.count() == 10
+
+
+def test_a_drain_that_fails_keeps_what_was_answered(client, dsn, service):
+    embedder = remote(service)
+    embedder.max_inputs = 5
+    docs = client.create_collection("docs", embedder=embedder)
+    for n in range(20):
+        rows(dsn, "SELECT pgseek.put_document('docs', %s, %s)", [str(n), f"the text with number {n}"])
+    service.reset()
+    service.faults = lambda request: Fault(401) if "number 13" in " ".join(request.texts) else None
+    with pytest.raises(EmbedderError, match="status 401"):
+        docs.drain_queue()
+    service.faults = None
+    assert docs.drain_queue().changed == 20
+    assert set(service.answered.values()) == {1}
+
+
+def test_a_cancelled_ingest_asks_for_no_more(dsn, service):
+    embedder = remote(service, limits=Limits(concurrency=1))
+    embedder.max_inputs = 1
+    service.latency = 0.1
+
+    def source():
+        yield from numbered(40)
+        # The script cannot be closed while its source is at work.
+        time.sleep(1)
+        yield from numbered(2, start=40)
+
+    async def main():
+        async with AsyncClient(dsn) as client:
+            docs = await client.create_collection("docs", embedder=embedder)
+            task = asyncio.create_task(docs.ingest(source(), batch_size=40))
+            await asyncio.sleep(0.6)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            sent = len(service.requests)
+            await asyncio.sleep(1.5)
+            return sent, len(service.requests)
+
+    before, after = asyncio.run(main())
+    assert 1 < before < 20
+    assert after <= before + 2
+
+
+def test_a_client_closed_while_it_works_says_so(dsn):
+    class Slow(CountingEmbedder):
+        def embed_documents(self, texts):
+            time.sleep(0.5 if PROBE not in texts else 0)
+            return super().embed_documents(texts)
+
+    client = Client(dsn)
+    collections = [client.create_collection(f"c{n}", embedder=Slow(model=f"m{n}")) for n in range(3)]
+    errors = []
+
+    def work(docs):
+        try:
+            docs.ingest(numbered(2))
+        except PgseekError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=work, args=(docs,)) for docs in collections]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.25)
+    client.close()
+    for thread in threads:
+        thread.join(30)
+    assert "the client was closed while it was working" in errors
+    assert len(errors) == 3
 
 
 def test_a_refused_text_rejects_its_document_alone(client, service):
@@ -425,6 +562,20 @@ def test_the_report_says_what_was_billed(client, service):
 
 
 # Limits and spaces.
+
+
+def test_a_limit_is_the_databases_from_the_first_ingest_on(client, dsn, service):
+    # The collection's own embedder has sent its first request before a database was known to it.
+    docs = client.create_collection("docs", embedder=remote(service, limits=Limits(requests_per_minute=6000)))
+    docs.ingest(numbered(3))
+    assert [row["name"] for row in rows(dsn, "SELECT name FROM pgseek.rate_limits")] == [
+        f"openai:{MODEL}/requests"
+    ]
+
+
+def test_a_password_in_an_address_names_no_limit():
+    made = CompatibleEmbedder("m", 8, base_url="http://user:secret@proxy.example/v1", api_key="k")
+    assert made.account == "http://proxy.example/v1:m"
 
 
 def test_two_clients_share_the_limits_of_an_account(dsn, service):
