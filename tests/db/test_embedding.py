@@ -552,6 +552,19 @@ def test_max_cost_stops_before_the_request_that_would_pass_it(client, service):
         docs.ingest([], max_cost=-1)
 
 
+def test_max_cost_needs_a_price(client, service):
+    embedder = remote(service)
+    embedder.price = 0.0
+    docs = client.create_collection("docs", embedder=embedder)
+    service.reset()
+    with pytest.raises(InvalidInput, match=r"max_cost is 2\.5, but nothing is known of what openai:.* costs"):
+        docs.ingest(numbered(3), max_cost=2.5)
+    assert service.requests == []
+    # What runs here costs nothing, whatever may be spent.
+    local = client.create_collection("local", embedder=CountingEmbedder())
+    assert local.ingest(numbered(3), max_cost=0).new == 3
+
+
 def test_the_report_says_what_was_billed(client, service):
     docs = client.create_collection("docs", embedder=remote(service))
     service.reset()

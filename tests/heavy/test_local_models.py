@@ -115,6 +115,15 @@ def test_counting_tokens_leaves_the_reading_of_texts_as_it_was(embedder):
     assert embedder.embed_query("word " * 3_000).shape == (384,)
 
 
+def test_the_end_of_a_long_query_is_read_too(embedder):
+    query = "cat sat mat " * 200
+    assert embedder.count_tokens([query])[0] > embedder.max_tokens
+    plain, longer = embedder.embed_query(query), embedder.embed_query(query + "volcano quantum tax law")
+    assert plain.shape == (embedder.identity.dimensions,)
+    assert np.linalg.norm(longer) == pytest.approx(1, abs=1e-5)
+    assert not np.allclose(plain, longer, atol=1e-6)
+
+
 @pytest.mark.parametrize("given", ["argument", "environment"])
 def test_a_device_and_a_backend_may_be_chosen(monkeypatch, model, embedder, given):
     if given == "environment":
