@@ -24,7 +24,7 @@ from pgseek.embedders.remote import RemoteEmbedder
 from pgseek.errors import PgseekError
 from pgseek.prepare import Prepared
 from pgseek.steps import Script, Underway, sleep, start_embedding, wait_at_most
-from pgseek.types import LONG_TEXTS, CachePolicy, Chunk, CollectionInfo
+from pgseek.types import LONG_TEXTS, CachePolicy, Chunk, CollectionInfo, Rejection
 from pgseek.writing import EmbeddedChunk
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class Embedding:
 class Pending:
     """A batch whose chunks are being embedded. Texts are known by their SHA-256."""
 
+    documents: Sequence[Prepared]
     chunks: dict[UUID, list[Chunk]] = field(default_factory=dict)
     keys: dict[UUID, list[bytes]] = field(default_factory=dict)
     texts: dict[bytes, str] = field(default_factory=dict)
@@ -176,13 +177,11 @@ def guarded(run: Embedding, flight: Sequence[Pending], script: Script[T]) -> Scr
         raise
 
 
-def results(
-    pending: Pending, documents: Iterable[Prepared]
-) -> tuple[dict[UUID, list[EmbeddedChunk]], dict[UUID, str]]:
-    """Return the chunks of each document with their vectors, and why other documents have none."""
+def results(pending: Pending) -> tuple[dict[UUID, list[EmbeddedChunk]], list[Rejection]]:
+    """Return the chunks of each document with their vectors, and the documents that have none."""
     embedded: dict[UUID, list[EmbeddedChunk]] = {}
     rejected: dict[UUID, str] = dict(pending.unfit)
-    for document in documents:
+    for document in pending.documents:
         i = document.document_id
         if i in rejected:
             continue
@@ -197,7 +196,16 @@ def results(
                 EmbeddedChunk(chunk, key, _vector(pending, key))
                 for chunk, key in zip(pending.chunks[i], pending.keys[i], strict=True)
             ]
-    return embedded, rejected
+    return embedded, rejections(pending.documents, rejected)
+
+
+def rejections(documents: Iterable[Prepared], reasons: Mapping[UUID, str]) -> list[Rejection]:
+    """Return a rejection for each document that has a reason."""
+    return [
+        Rejection(d.position, d.external_id, reasons[d.document_id], d.source)
+        for d in documents
+        if d.document_id in reasons
+    ]
 
 
 def _vector(pending: Pending, key: bytes) -> Vectors:
@@ -220,7 +228,7 @@ def embedding_text(title: str, chunk: str) -> str:
 def chunked(run: Embedding, documents: Sequence[Prepared]) -> Pending:
     """Divide documents into chunks that the model can read whole, or as the collection's long_texts says."""
     settings = run.info.settings
-    pending = Pending()
+    pending = Pending(documents)
     for document in documents:
         pending.chunks[document.document_id] = chunk_text(
             document.body, settings["chunk_size"], settings["chunk_overlap"]

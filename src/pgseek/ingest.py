@@ -69,14 +69,13 @@ class Tally:
             self.spending.cost,
         )
 
-    def reject(self, documents: Iterable[Prepared], reasons: Mapping[UUID, str]) -> None:
-        """Count the documents that have a reason as rejected."""
-        for document in documents:
-            if document.document_id in reasons:
-                reason = reasons[document.document_id]
-                self.rejected.append(
-                    Rejection(document.position, document.external_id, reason, document.source)
-                )
+    def take(self, pending: Pending) -> dict[UUID, list[EmbeddedChunk]]:
+        """Count a batch that is embedded; return its documents that can be written, with their chunks."""
+        self.embedded += pending.embedded
+        self.cached += pending.cached
+        embedded, rejected = embedding.results(pending)
+        self.rejected += rejected
+        return embedded
 
 
 def ingest(
@@ -117,25 +116,25 @@ def _store_all(
 ) -> Script[None]:
     """Write each batch while the next is embedded; ``flight`` holds those that are not written yet."""
     failure: Exception | None = None
-    waiting: list[tuple[list[Prepared], list[Prepared]]] = []
+    metadata: list[list[Prepared]] = []
     asked = time.monotonic()
     for prepared in _with_its_error(supply):
         if isinstance(prepared, Exception):
             failure = prepared
             break
         slow = time.monotonic() - asked > SLOW_SOURCE
-        content, metadata, unchanged = yield from divide(run.info, prepared)
+        content, other_metadata, unchanged = yield from divide(run.info, prepared)
         tally.unchanged += unchanged
         flight.append((yield from embedding.begin(run, content, flight[-1] if flight else None)))
-        waiting.append((content, metadata))
+        metadata.append(other_metadata)
         # Who reads a source that takes its time wants to find what it gave, not what it gave before.
         while len(flight) > (0 if slow else 1):
-            yield from _finish(run, *waiting.pop(0), flight, tally)
+            yield from _finish(run, flight, metadata.pop(0), tally)
         if progress is not None:
             progress(tally.report())
         asked = time.monotonic()
     if flight:
-        yield from _finish(run, *waiting.pop(0), flight, tally)
+        yield from _finish(run, flight, metadata.pop(0), tally)
         if progress is not None:
             progress(tally.report())
     if failure is not None:
@@ -218,21 +217,14 @@ def divide(
 
 
 def _finish(
-    run: Embedding,
-    content: Sequence[Prepared],
-    metadata: Sequence[Prepared],
-    flight: list[Pending],
-    tally: Tally,
+    run: Embedding, flight: list[Pending], metadata: Sequence[Prepared], tally: Tally
 ) -> Script[None]:
     """Wait for the embedding of the first batch in flight, and write it."""
     pending = flight[0]
     yield from embedding.finish(run, pending)
     del flight[0]
-    tally.embedded += pending.embedded
-    tally.cached += pending.cached
-    embedded, reasons = embedding.results(pending, content)
-    tally.reject(content, reasons)
-    writable = [document for document in content if document.document_id in embedded]
+    embedded = tally.take(pending)
+    writable = [document for document in pending.documents if document.document_id in embedded]
     for language in sorted({document.language for document in writable} - {run.info.language}):
         yield from fetch("SELECT pgseek.add_language(%s, %s)", [run.info.collection_id, language])
     yield from _store(run.info, writable, metadata, embedded, tally)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pgseek import cache
 from pgseek.collections import languages
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Limits, Spending
-from pgseek.embedding import Embedding, chunked
+from pgseek.embedding import Embedding, chunked, rejections
 from pgseek.ingest import check_source, divide
 from pgseek.prepare import BATCH_SIZE, Prepared, Source, batches
 from pgseek.steps import Script, fetch_one
 from pgseek.types import CachePolicy, CollectionInfo, IngestPlan, Rejection
-
-# Texts are counted so many at a time.
-COUNTED = 1000
 
 
 def plan(info: CollectionInfo, embedder: Embedder, documents: Iterable[Source]) -> Script[IngestPlan]:
@@ -34,9 +31,7 @@ def plan(info: CollectionInfo, embedder: Embedder, documents: Iterable[Source]) 
     for batch in batches(documents, info.language, known, BATCH_SIZE, rejected):
         content, metadata, unchanged = yield from divide(info, batch)
         pending = chunked(run, content)
-        for document in content:
-            if (reason := pending.unfit.get(document.document_id)) is not None:
-                rejected.append(Rejection(document.position, document.external_id, reason, document.source))
+        rejected += rejections(content, pending.unfit)
         content = [document for document in content if document.document_id not in pending.unfit]
         fresh = yield from _new(info, content)
         counts["new"] += fresh
@@ -46,15 +41,12 @@ def plan(info: CollectionInfo, embedder: Embedder, documents: Iterable[Source]) 
         counts["chunks"] += sum(map(len, pending.chunks.values()))
         keys = [key for key in pending.texts if key not in seen]
         seen.update(keys)
-        held = (
-            (yield from cache.look_up(info.identity_hash, "document", keys)) if run.caching and keys else {}
-        )
+        held = (yield from cache.look_up(info.identity_hash, "document", keys)) if run.caching else {}
         counts["cached"] += len(held)
         texts = [pending.texts[key] for key in keys if key not in held]
         counts["texts"] += len(texts)
-        if count is not None:
-            for part in _parts(texts):
-                tokens += sum(count(part))
+        if count is not None and texts:
+            tokens += sum(count(texts))
         requests += _requests(embedder, texts)
     price = float(getattr(embedder, "price", 0.0))
     return IngestPlan(
@@ -74,11 +66,6 @@ def _new(info: CollectionInfo, content: Sequence[Prepared]) -> Script[int]:
         [info.collection_id, [d.document_id for d in content]],
     )
     return len(content) - (row["n"] if row is not None else 0)
-
-
-def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(texts), COUNTED):
-        yield texts[start : start + COUNTED]
 
 
 def _requests(embedder: Any, texts: Sequence[str]) -> int:

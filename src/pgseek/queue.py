@@ -56,10 +56,7 @@ def _drain_batch(run: Embedding, batch: list[Prepared], tally: Tally) -> Script[
     info = run.info
     pending = yield from embedding.begin(run, batch)
     yield from embedding.guarded(run, [pending], embedding.finish(run, pending))
-    tally.embedded += pending.embedded
-    tally.cached += pending.cached
-    embedded, reasons = embedding.results(pending, batch)
-    tally.reject(batch, reasons)
+    embedded = tally.take(pending)
 
     def write() -> Script[tuple[int, int]]:
         locked = yield from fetch(

@@ -11,7 +11,7 @@ import numpy as np
 from pgseek import cache
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.errors import DimensionMismatch, InvalidInput
-from pgseek.steps import Script, embed_query, fetch, fetch_one
+from pgseek.steps import Script, embed_query, fetch
 from pgseek.types import CachePolicy, CollectionInfo, Hit, Match, Search
 
 _SEARCH = """
@@ -77,26 +77,11 @@ def query_embedding(
     nothing is stored.
     """
     key = hashlib.sha256(query.encode()).digest()
-    row = yield from fetch_one(
-        "SELECT c.embedding, c.used_at < now() - interval '1 hour' AS old, w.writable"
-        " FROM (SELECT current_setting('transaction_read_only') = 'off'"
-        " AND has_table_privilege('pgseek.embedding_cache', 'INSERT')"
-        " AND has_table_privilege('pgseek.embedding_cache', 'UPDATE') AS writable) w"
-        " LEFT JOIN pgseek.embedding_cache c"
-        " ON c.identity = %s AND c.input_type = 'query' AND c.text_hash = %s"
-        " AND (c.expires_at IS NULL OR c.expires_at > now())",
-        [info.identity_hash, key],
-    )
-    writable = row is not None and row["writable"]
-    if row is not None and row["embedding"] is not None:
-        if writable and row["old"]:
-            # Kept for what was used last; look_up notes it.
-            yield from cache.look_up(info.identity_hash, "query", [key])
-        cached: Vectors = row["embedding"].to_numpy()
-        return cached
+    cached = yield from cache.look_up(info.identity_hash, "query", [key])
+    if key in cached:
+        return cached[key]
     vector = yield from embed_query(embedder, query)
-    if writable:
-        yield from cache.store(info.identity_hash, "query", {key: vector}, policy.query_days)
+    yield from cache.store(info.identity_hash, "query", {key: vector}, policy.query_days)
     return vector
 
 

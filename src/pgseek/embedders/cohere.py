@@ -10,7 +10,15 @@ import numpy as np
 
 from pgseek.embedders.catalog import find_model, known_models
 from pgseek.embedders.limits import Limiter, Limits
-from pgseek.embedders.remote import Answer, Refused, RemoteEmbedder, Transient, one_line, retry_after
+from pgseek.embedders.remote import (
+    TRANSIENT_STATUS,
+    Answer,
+    Refused,
+    RemoteEmbedder,
+    Transient,
+    meaning,
+    one_line,
+)
 from pgseek.errors import EmbedderError, InvalidInput, MissingExtra
 from pgseek.types import EmbedderIdentity
 
@@ -118,11 +126,4 @@ def failure(error: Any, model_id: str) -> Exception:
     message = one_line(body.get("message", body) if isinstance(body, dict) else body)
     if status is not None and status < 300:
         return Transient(f"the answer cannot be read: {message}")
-    if status is None or status in {408, 409, 425, 429, 498, 499} or status >= 500:
-        try:
-            return Transient(f"status {status}: {message}", retry_after(error.headers or {}))
-        except EmbedderError as too_long:
-            return EmbedderError(f"{model_id} failed: {too_long} ({message})")
-    if status in {400, 413, 422}:
-        return Refused(message)
-    return EmbedderError(f"{model_id} failed with status {status}: {message}")
+    return meaning(status, message, error.headers or {}, model_id, TRANSIENT_STATUS | {498, 499})

@@ -14,7 +14,7 @@ import numpy as np
 from pgseek.embedders.base import PROBE, Vectors, normalize
 from pgseek.embedders.catalog import find_model, known_models, served_model
 from pgseek.embedders.limits import Limiter, Limits
-from pgseek.embedders.remote import Answer, Refused, RemoteEmbedder, Transient, one_line, retry_after
+from pgseek.embedders.remote import Answer, Refused, RemoteEmbedder, Transient, meaning, one_line
 from pgseek.errors import EmbedderError, InvalidInput, MissingExtra
 from pgseek.types import EmbedderIdentity
 
@@ -240,15 +240,10 @@ def failure(openai: Any, error: Any, model_id: str) -> Exception:
     if not isinstance(error, openai.APIStatusError):
         # No answer in time, no connection, or an answer that cannot be read.
         return Transient(one_line(error))
-    status, code, message = error.status_code, getattr(error, "code", None), one_line(error.message)
-    if status in {408, 409, 425} or status >= 500 or (status == 429 and code not in QUOTA):
-        try:
-            return Transient(f"status {status}: {message}", retry_after(error.response.headers))
-        except EmbedderError as too_long:
-            return EmbedderError(f"{model_id} failed: {too_long} ({message})")
-    if status in {400, 413, 422}:
-        return Refused(message)
-    return EmbedderError(f"{model_id} failed with status {status}: {message}")
+    message = one_line(error.message)
+    if error.status_code == 429 and getattr(error, "code", None) in QUOTA:
+        return EmbedderError(f"{model_id} failed with status 429: {message}")
+    return meaning(error.status_code, message, error.response.headers, model_id)
 
 
 def _numbers(embedding: Any) -> Vectors:

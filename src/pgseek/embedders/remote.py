@@ -25,6 +25,8 @@ TOKENS_PER_BYTE = 0.3
 # A service may ask to wait for as long as this; what asks for more has run out of its quota.
 LONGEST_WAIT = 120.0
 LONGEST_MESSAGE = 500
+# What may pass, besides the service's own failures.
+TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +379,24 @@ def retry_after(headers: Any) -> float | None:
     if seconds > LONGEST_WAIT:
         raise EmbedderError(f"the service asks to wait {seconds:.0f} seconds: its quota is used up")
     return max(0.0, seconds)
+
+
+def meaning(
+    status: int | None,
+    message: str,
+    headers: Any,
+    model_id: str,
+    transient: frozenset[int] = TRANSIENT_STATUS,
+) -> Exception:
+    """Return what a status (None: there is none) means: try again, refused for a text, or hopeless."""
+    if status is None or status in transient or status >= 500:
+        try:
+            return Transient(f"status {status}: {message}", retry_after(headers))
+        except EmbedderError as too_long:
+            return EmbedderError(f"{model_id} failed: {too_long} ({message})")
+    if status in {400, 413, 422}:
+        return Refused(message)
+    return EmbedderError(f"{model_id} failed with status {status}: {message}")
 
 
 def one_line(message: object) -> str:
