@@ -13,7 +13,7 @@ from pgseek.types import CollectionInfo, Document
 def get(info: CollectionInfo, external_id: str) -> Script[Document | None]:
     """Return a document by its external id, None if there is no such document."""
     row = yield from fetch_one(
-        "SELECT external_id AS id, body AS text, title, metadata, language FROM pgseek.documents"
+        "SELECT external_id AS id, body AS text, title, metadata, language, format FROM pgseek.documents"
         " WHERE collection_id = %s AND document_id = %s",
         [info.collection_id, document_id(_checked(external_id))],
     )

@@ -193,7 +193,7 @@ def results(pending: Pending) -> tuple[dict[UUID, list[EmbeddedChunk]], list[Rej
             rejected[i] = pending.refused[bad]
         else:
             embedded[i] = [
-                EmbeddedChunk(chunk, key, _vector(pending, key))
+                EmbeddedChunk(chunk, document.title, key, _vector(pending, key))
                 for chunk, key in zip(pending.chunks[i], pending.keys[i], strict=True)
             ]
     return embedded, rejections(pending.documents, rejected)

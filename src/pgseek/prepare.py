@@ -14,6 +14,7 @@ from pgseek.errors import InvalidInput
 from pgseek.types import Document, Located, Rejection
 
 Source = Document | Mapping[str, Any] | Located | Rejection
+FIELDS = ("id", "text", "title", "metadata", "language", "format")
 BATCH_SIZE = 500
 # A batch ends early at this many characters, so that long documents do not add up in memory.
 BATCH_CHARACTERS = 8_000_000
@@ -33,6 +34,7 @@ class Prepared:
     language: str
     metadata: str
     content_hash: bytes
+    format: str = ""
 
 
 def document_id(external_id: str) -> UUID:
@@ -43,9 +45,9 @@ def document_id(external_id: str) -> UUID:
     return UUID(bytes=bytes(digest))
 
 
-def content_hash(title: str, body: str, language: str) -> bytes:
+def content_hash(title: str, body: str, language: str, format: str = "") -> bytes:  # noqa: A002
     """Return the 32 bytes that answer "embed again?"; the SQL function of the same name agrees."""
-    parts = (title, body, language)
+    parts = (title, body, language, format) if format else (title, body, language)
     return hashlib.sha256(b"".join(hashlib.sha256(p.encode()).digest() for p in parts)).digest()
 
 
@@ -107,6 +109,7 @@ def prepare(item: Source, position: int, language: str, known: Languages) -> Pre
             ("id", document.id),
             ("text", document.text),
             ("title", document.title),
+            ("format", document.format),
         ):
             _check_text(name, value)
         if not document.id:
@@ -130,12 +133,13 @@ def prepare(item: Source, position: int, language: str, known: Languages) -> Pre
         document.text,
         language,
         metadata,
-        content_hash(document.title, document.text, language),
+        content_hash(document.title, document.text, language, document.format),
+        document.format,
     )
 
 
 def document_from(item: object) -> Document:
-    """Return the document of a mapping with the keys id (or _id), text, title, metadata, language.
+    """Return the document of a mapping with the keys id (or _id), text, title, metadata, language, format.
 
     Raises:
         InvalidInput: not a mapping, no id, or a key that is none of these.
@@ -145,9 +149,9 @@ def document_from(item: object) -> Document:
     values = dict(item)
     if "_id" in values:
         values["id"] = values.pop("_id")
-    unknown = sorted(str(key) for key in set(values) - {"id", "text", "title", "metadata", "language"})
+    unknown = sorted(str(key) for key in set(values) - set(FIELDS))
     if unknown:
-        raise InvalidInput(f"the key {unknown[0]!r} is none of id, text, title, metadata, language")
+        raise InvalidInput(f"the key {unknown[0]!r} is none of {', '.join(FIELDS)}")
     if values.get("id") is None:
         raise InvalidInput("the document has no id")
     if type(values["id"]) is int:

@@ -30,7 +30,7 @@ def drain(
     run = Embedding(info, embedder, policy or CachePolicy(), tally.spending)
     while True:
         rows = yield from fetch(
-            "SELECT d.document_id, d.external_id, d.title, d.body, d.language, d.content_hash"
+            "SELECT d.document_id, d.external_id, d.title, d.body, d.language, d.content_hash, d.format"
             " FROM pgseek.ingest_queue q JOIN pgseek.documents d USING (collection_id, document_id)"
             " WHERE q.collection_id = %s ORDER BY q.enqueued_at, q.document_id LIMIT %s",
             [info.collection_id, BATCH_SIZE],

@@ -20,6 +20,7 @@ Lexical = Literal["bm25", "ts_rank_cd", "ts_rank"]
 Normalization = Literal["max", "minmax"]
 Syntax = Literal["web", "plain"]
 InputType = Literal["document", "query"]
+Kind = Literal["chunk", "document", "question", "summary"]
 FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
 LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
 NORMALIZATIONS: tuple[Normalization, ...] = ("max", "minmax")
@@ -55,7 +56,9 @@ class Document:
     ``id`` is the caller's own identifier, unique within a collection. ``text`` is chunked and
     searched; ``title`` is searched with a higher weight and embedded with every chunk.
     ``metadata`` is any JSON object. ``language`` is the name of a PostgreSQL text-search
-    configuration; None means the collection's.
+    configuration; None means the collection's. ``format`` says what ``text`` is written in, so that it is
+    divided where its parts end: '' is plain text, 'markdown', 'pages' (form feeds between pages), or a
+    programming language such as 'python'; see `chunking`.
     """
 
     id: str
@@ -63,16 +66,28 @@ class Document:
     title: str = ""
     metadata: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     language: str | None = None
+    format: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A retrieved piece of a document: ``document.text[char_start:char_end] == text``."""
+    """A retrieved piece of a document: ``document.text[char_start:char_end] == text``.
+
+    ``heading`` is the path of headings it stands under, outermost first. ``provenance`` says where it
+    stands: heading, page and last_page (1-based), lines (first and last, 1-based), what is known of it.
+    ``section`` is the span of the text to read around it, in characters. A question or a summary has
+    the place of the chunk it was written for, whose ordinal is ``of_ordinal``, and a text of its own.
+    """
 
     ordinal: int
     text: str
     char_start: int
     char_end: int
+    kind: Kind = "chunk"
+    heading: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    section: tuple[int, int] | None = None
+    of_ordinal: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -18,9 +19,13 @@ from pgseek.types import Chunk, CollectionInfo
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedChunk:
-    """A chunk with its vector, float32 (d,), and the hash of the text that was embedded."""
+    """A chunk with its vector, float32 (d,), and the hash of the text that was embedded.
+
+    ``title`` is what is read before the chunk: the document's title, and headings.
+    """
 
     chunk: Chunk
+    title: str
     text_hash: bytes
     vector: Vectors
 
@@ -42,14 +47,16 @@ def write_batch(
     before = {row["document_id"]: row["content_hash"] for row in locked}
     written = yield from fetch(
         "INSERT INTO pgseek.documents AS d (collection_id, document_id, external_id, title, body,"
-        " language, metadata, content_hash, created_at, updated_at)"
-        " SELECT %s, s.document_id, s.external_id, s.title, s.body, s.language, s.metadata::jsonb,"
+        " language, format, metadata, content_hash, created_at, updated_at)"
+        " SELECT %s, s.document_id, s.external_id, s.title, s.body, s.language, s.format, s.metadata::jsonb,"
         " s.content_hash, now(), now()"
-        " FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[])"
-        " AS s (document_id, external_id, title, body, language, metadata, content_hash)"
+        " FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],"
+        " %s::bytea[])"
+        " AS s (document_id, external_id, title, body, language, format, metadata, content_hash)"
         " ORDER BY s.document_id"
         " ON CONFLICT (collection_id, document_id) DO UPDATE SET title = excluded.title,"
-        " body = excluded.body, language = excluded.language, metadata = excluded.metadata,"
+        " body = excluded.body, language = excluded.language, format = excluded.format,"
+        " metadata = excluded.metadata,"
         " content_hash = excluded.content_hash, updated_at = excluded.updated_at"
         " WHERE d.content_hash <> excluded.content_hash OR d.metadata <> excluded.metadata"
         " RETURNING d.document_id",
@@ -60,6 +67,7 @@ def write_batch(
             [d.title for d in by_id.values()],
             [d.body for d in by_id.values()],
             [d.language for d in by_id.values()],
+            [d.format for d in by_id.values()],
             [d.metadata for d in by_id.values()],
             [d.content_hash for d in by_id.values()],
         ],
@@ -110,23 +118,32 @@ def replace_chunks(
         "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)", key
     )
     rows = [(i, e) for i in ids for e in embedded[i]]
-    # Title, body and language are the document's own: only the chunks travel.
     yield from fetch(
-        "INSERT INTO pgseek.chunks (collection_id, document_id, ordinal, title, text, language, char_start,"
-        " char_end, text_hash, lexemes, terms)"
-        " SELECT d.collection_id, d.document_id, s.ordinal, d.title, s.text, d.language, s.char_start,"
-        " s.char_end, s.text_hash, a.lexemes, a.terms"
-        " FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::int[], %s::int[], %s::bytea[])"
-        " AS s (document_id, ordinal, text, char_start, char_end, text_hash)"
+        "INSERT INTO pgseek.chunks (collection_id, document_id, ordinal, kind, title, text, language,"
+        " char_start, char_end, text_hash, provenance, section_start, section_end, of_ordinal,"
+        " lexemes, terms)"
+        " SELECT d.collection_id, d.document_id, s.ordinal, s.kind, s.title, s.text, d.language,"
+        " s.char_start, s.char_end, s.text_hash, s.provenance::jsonb, s.section_start, s.section_end,"
+        " s.of_ordinal, a.lexemes, a.terms"
+        " FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[],"
+        " %s::bytea[], %s::text[], %s::int[], %s::int[], %s::int[])"
+        " AS s (document_id, ordinal, kind, title, text, char_start, char_end, text_hash, provenance,"
+        " section_start, section_end, of_ordinal)"
         " JOIN pgseek.documents d ON d.collection_id = %s AND d.document_id = s.document_id,"
-        " pgseek.analyze(d.language, d.title, s.text, %s::real[]) AS a",
+        " pgseek.analyze(d.language, s.title, s.text, %s::real[]) AS a",
         [
             [i for i, _ in rows],
             [e.chunk.ordinal for _, e in rows],
+            [e.chunk.kind for _, e in rows],
+            [e.title for _, e in rows],
             [e.chunk.text for _, e in rows],
             [e.chunk.char_start for _, e in rows],
             [e.chunk.char_end for _, e in rows],
             [e.text_hash for _, e in rows],
+            [json.dumps(dict(e.chunk.provenance), ensure_ascii=False) for _, e in rows],
+            [e.chunk.section[0] if e.chunk.section else None for _, e in rows],
+            [e.chunk.section[1] if e.chunk.section else None for _, e in rows],
+            [e.chunk.of_ordinal for _, e in rows],
             info.collection_id,
             weighting,
         ],

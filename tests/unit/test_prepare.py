@@ -99,9 +99,12 @@ def test_a_rejection_of_the_source_passes_through():
         ({"id": "a", "text": "x", "title": 0}, "title is a int, but must be text"),
         (
             {"id": "a", "text": "x", "body": "y"},
-            "the key 'body' is none of id, text, title, metadata, language",
+            "the key 'body' is none of id, text, title, metadata, language, format",
         ),
-        ({"id": "a", "text": "x", 5: "y"}, "the key '5' is none of id, text, title, metadata, language"),
+        (
+            {"id": "a", "text": "x", 5: "y"},
+            "the key '5' is none of id, text, title, metadata, language, format",
+        ),
         ({"id": "a", "text": "x", "metadata": [1]}, "metadata is a list, but must be a JSON object"),
         ({"id": "a", "text": "x", "metadata": []}, "metadata is a list, but must be a JSON object"),
         ({"id": "a", "text": "x", "metadata": "{}"}, "metadata is a str, but must be a JSON object"),

@@ -105,6 +105,8 @@ documents = Table(
     Column("title", Text, nullable=False, server_default=text("''")),
     Column("body", Text, nullable=False),
     Column("language", Text, nullable=False),
+    # What the body is written in, see chunking: '' is plain text.
+    Column("format", Text, nullable=False, server_default=text("''")),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("content_hash", LargeBinary, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
@@ -126,12 +128,20 @@ chunks = Table(
     Column("document_id", Uuid, nullable=False),
     Column("ordinal", Integer, nullable=False),
     Column("kind", Text, nullable=False, server_default=text("'chunk'")),
+    # What is read before the text: the document's title, and the headings that the chunk stands under.
     Column("title", Text, nullable=False),
     Column("text", Text, nullable=False),
     Column("language", Text, nullable=False),
     Column("char_start", Integer, nullable=False),
     Column("char_end", Integer, nullable=False),
     Column("text_hash", LargeBinary, nullable=False),
+    # Where it stands: {"heading": [...], "page": 3, "last_page": 4, "lines": [10, 24]}, what is known of it.
+    Column("provenance", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    # The part of the body to read around it, where that is more than the chunk.
+    Column("section_start", Integer),
+    Column("section_end", Integer),
+    # Of a question or a summary: the chunk it was written for.
+    Column("of_ordinal", Integer),
     # Both are what pgseek.analyze() made of title and text.
     Column("lexemes", TSVECTOR, nullable=False),
     Column("terms", SPARSEVEC(), nullable=False),
@@ -240,7 +250,28 @@ ingest_queue = Table(
     Column("document_id", Uuid, nullable=False),
     Column("content_hash", LargeBinary, nullable=False),
     Column("enqueued_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    # A worker may take it from then on: later after each attempt that failed, or after its lease.
+    Column("due_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # Who has it, until due_at.
+    Column("claimed_by", Text),
+    Column("error", Text),
+    # Given up then: only `queue retry` makes it due again.
+    Column("failed_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("collection_id", "document_id"),
+    Index("ingest_queue_due_at_idx", "collection_id", "due_at", postgresql_where=text("failed_at IS NULL")),
+)
+
+# Questions and summaries that a model or a function wrote for a text.
+generated_texts = Table(
+    "generated_texts",
+    metadata,
+    # SHA-256, in hexadecimal, of everything that changes what is written.
+    Column("identity", Text, nullable=False),
+    Column("text_hash", LargeBinary, nullable=False),
+    Column("texts", ARRAY(Text), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("identity", "text_hash"),
 )
 
 

@@ -5,6 +5,6 @@ A test holds this list against the migration scripts.
 
 from __future__ import annotations
 
-KNOWN = ("0001", "0002", "0003", "0004")
+KNOWN = ("0001", "0002", "0003", "0004", "0005")
 HEAD = KNOWN[-1]
 VERSION_TABLE = "alembic_version"

@@ -4,6 +4,8 @@
 --             body      the text, not blank
 --             title     weighted above the body
 --             metadata  a JSON object
+--             format    what the body is written in: '' is plain text, 'markdown', 'pages' (form feeds between
+--                       pages), or a programming language such as 'python'
 --             language  text-search configuration; default: the collection's. Languages written without
 --                       spaces are read as 'simple', where the server has no parser of their own
 -- Returns:    'new', 'changed', 'metadata_changed' or 'unchanged'
@@ -15,7 +17,8 @@ CREATE OR REPLACE FUNCTION pgseek.put_document(
     body text,
     title text DEFAULT '',
     metadata jsonb DEFAULT '{}',
-    language text DEFAULT NULL)
+    language text DEFAULT NULL,
+    format text DEFAULT '')
 RETURNS text
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -42,6 +45,7 @@ BEGIN
             quote_literal(external_id), coalesce('a JSON ' || jsonb_typeof(metadata), 'NULL') USING ERRCODE = 'PGS02';
     END IF;
     title := coalesce(title, '');
+    format := coalesce(format, '');
     language := coalesce(language, of_collection.language);
     PERFORM FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace
       WHERE language = CASE n.nspname WHEN 'pg_catalog' THEN quote_ident(c.cfgname)
@@ -56,13 +60,13 @@ BEGIN
         PERFORM pgseek.add_language(of_collection.collection_id, language);
     END IF;
     id := pgseek.document_id(external_id);
-    hash := pgseek.content_hash(title, body, language);
+    hash := pgseek.content_hash(title, body, language, format);
 
     LOOP
         INSERT INTO pgseek.documents AS d
-            (collection_id, document_id, external_id, title, body, language, metadata, content_hash, created_at, updated_at)
+            (collection_id, document_id, external_id, title, body, language, format, metadata, content_hash, created_at, updated_at)
         VALUES (of_collection.collection_id, id, put_document.external_id, put_document.title, put_document.body,
-                put_document.language, put_document.metadata, hash, now(), now())
+                put_document.language, put_document.format, put_document.metadata, hash, now(), now())
         ON CONFLICT (collection_id, document_id) DO NOTHING;
         inserted := FOUND;
         EXIT WHEN inserted;
@@ -82,7 +86,7 @@ BEGIN
         END IF;
         UPDATE pgseek.documents d
            SET title = put_document.title, body = put_document.body, language = put_document.language,
-               metadata = put_document.metadata, content_hash = hash, updated_at = now()
+               format = put_document.format, metadata = put_document.metadata, content_hash = hash, updated_at = now()
          WHERE d.collection_id = of_collection.collection_id AND d.document_id = id;
         DELETE FROM pgseek.chunks c
          WHERE c.collection_id = of_collection.collection_id AND c.document_id = id;

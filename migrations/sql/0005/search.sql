@@ -1,0 +1,400 @@
+-- Purpose:    hybrid search of one collection: both legs, their fusion and the snippets, in one
+--             statement. Python and the command line call this function and reorder nothing.
+-- Arguments:  collection       name
+--             query            see parse_query(); not blank
+--             k                rows returned, 1..10,000
+--             query_embedding  the query's vector in the collection's active space. Without it the
+--                              cached vector of this exact text is used; failing that the rows are
+--                              ranked lexically and say so in "degraded"
+--             alpha            weight of the dense leg in 0..1; 0 and 1 run a single leg;
+--                              default: the collection's setting. Only for fusion 'weighted'
+--             fusion           'weighted': every candidate is scored in both legs, each leg divided
+--                              by its maximum, alpha * dense + (1 - alpha) * lexical.
+--                              'rrf': the sum of 1 / (rrf_k + rank) over the legs (Cormack et al. 2009)
+--             normalization    how 'weighted' makes the legs comparable: 'max' divides each by its maximum;
+--                              'minmax' first takes off the lowest dense score among the first candidates, for
+--                              embedders whose cosines all lie close together; default: the collection's
+--             lexical          'bm25' (exact, unless the budget runs out) | 'ts_rank_cd' | 'ts_rank'
+--             syntax, typos    see parse_query()
+--             filter           jsonpath predicate over metadata, such as '$.year >= 2020'
+--             candidates       rows taken from each leg, at least k; default: the collection's setting. A
+--                              single leg takes k
+--             rrf_k            RRF's constant
+--             snippets         whether to compute the column "snippet"
+--             highlight        the two texts put around matched words
+--             budget           milliseconds for reading the query and the BM25 leg; past them its approximate
+--                              form answers and the rows say so in "degraded"
+--             space_id         the space that query_embedding belongs to: refused if it is not the active
+--                              one, so that vectors of two models are never compared
+-- Ordering:   score descending; ties by document_id, ordinal. "rank" is 1-based.
+-- Scores:     dense_score is the cosine similarity (-1..1), lexical_score the raw score (>= 0); the
+--             contributions are what each leg added to score, NULL for a leg that did not run. "matched" is a
+--             JSON array, heaviest first: {"lexeme", "weight": what it added to a BM25 score, "origin": the
+--             word or prefix as typed, where the lexeme stands for another}.
+-- Errors:     PGS01 no such collection, PGS02 argument out of range, PGS04 wrong dimensions,
+--             PGS05 the vector of another space
+-- Volatility: volatile, because hnsw.* are set for its statement (and put back). It writes nothing
+--             and runs on a read-only standby.
+-- Index:      embeddings_<space>_hnsw, chunks_codes_idx (GIN), documents_metadata (GIN), primary keys.
+CREATE OR REPLACE FUNCTION pgseek.search(
+    collection text,
+    query text,
+    k integer DEFAULT 10,
+    query_embedding @vector@.vector DEFAULT NULL,
+    alpha double precision DEFAULT NULL,
+    fusion text DEFAULT NULL,
+    lexical text DEFAULT NULL,
+    filter jsonpath DEFAULT NULL,
+    candidates integer DEFAULT NULL,
+    rrf_k integer DEFAULT 60,
+    snippets boolean DEFAULT true,
+    highlight text[] DEFAULT ARRAY['<b>', '</b>'],
+    budget double precision DEFAULT 50,
+    space_id integer DEFAULT NULL,
+    normalization text DEFAULT NULL,
+    syntax text DEFAULT 'web',
+    typos boolean DEFAULT true)
+RETURNS TABLE (
+    rank integer,
+    external_id text,
+    ordinal integer,
+    score double precision,
+    dense_score double precision,
+    dense_rank integer,
+    dense_contribution double precision,
+    lexical_score double precision,
+    lexical_rank integer,
+    lexical_contribution double precision,
+    matched jsonb,
+    title text,
+    text text,
+    snippet text,
+    metadata jsonb,
+    char_start integer,
+    char_end integer,
+    document_id uuid,
+    degraded text)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    -- Filters that keep at most this many documents are answered by an exact scan of those.
+    exact_below CONSTANT integer := 10000;
+    started CONSTANT timestamptz := clock_timestamp();
+    of_collection pgseek.collections := pgseek.require_collection(collection);
+    space pgseek.embedding_spaces;
+    parsed record;
+    terms record;
+    words tsquery;
+    asked @vector@.sparsevec;
+    -- Per lexeme, the vector that asks for it alone.
+    alone @vector@.sparsevec[];
+    codes integer[];
+    always integer[];
+    with_dense boolean;
+    with_lexical boolean;
+    reason text;
+    matching bigint;
+    depth integer;
+    operand text;
+    rank_function text;
+    dense_where text := '';
+    exact_dense boolean := false;
+    dense_order text;
+    dense_sql text;
+    lexical_sql text;
+    single_score text;
+    matched_sql text;
+    ranking text;
+    old_ef text;
+    old_scan text;
+    old_tuples text;
+BEGIN
+    IF query IS NULL OR btrim(query, E' \t\r\n') = '' THEN
+        RAISE EXCEPTION 'the query is empty' USING ERRCODE = 'PGS02', HINT = 'give at least one word';
+    END IF;
+    IF length(query) > 20000 THEN
+        RAISE EXCEPTION 'the query has % characters, but at most 20000 are allowed', length(query) USING ERRCODE = 'PGS02';
+    END IF;
+    IF k IS NULL OR k NOT BETWEEN 1 AND 10000 THEN
+        RAISE EXCEPTION 'k is %, but must be from 1 to 10000', coalesce(k::text, 'NULL') USING ERRCODE = 'PGS02';
+    END IF;
+    IF alpha IS NOT NULL AND NOT alpha BETWEEN 0 AND 1 THEN
+        RAISE EXCEPTION 'alpha is %, but must lie in 0..1', alpha
+            USING ERRCODE = 'PGS02', HINT = '1 is the dense leg alone, 0 the lexical leg alone';
+    END IF;
+    IF fusion = 'rrf' AND alpha IS NOT NULL THEN
+        RAISE EXCEPTION 'alpha is % with fusion ''rrf'', which has no weights', alpha
+            USING ERRCODE = 'PGS02', HINT = 'leave alpha out or use fusion => ''weighted''';
+    END IF;
+    fusion := coalesce(fusion, CASE WHEN alpha IS NULL THEN of_collection.settings ->> 'fusion' END, 'weighted');
+    lexical := coalesce(lexical, of_collection.settings ->> 'lexical', 'bm25');
+    alpha := coalesce(alpha, (of_collection.settings ->> 'alpha')::double precision, 0.4);
+    IF fusion NOT IN ('weighted', 'rrf') THEN
+        RAISE EXCEPTION 'fusion is %, but must be ''weighted'' or ''rrf''', quote_literal(fusion) USING ERRCODE = 'PGS02';
+    END IF;
+    IF lexical NOT IN ('bm25', 'ts_rank_cd', 'ts_rank') THEN
+        RAISE EXCEPTION 'lexical is %, but must be ''bm25'', ''ts_rank_cd'' or ''ts_rank''', quote_literal(lexical) USING ERRCODE = 'PGS02';
+    END IF;
+    normalization := coalesce(normalization, of_collection.settings ->> 'normalization', 'max');
+    IF normalization NOT IN ('max', 'minmax') THEN
+        RAISE EXCEPTION 'normalization is %, but must be ''max'' or ''minmax''', quote_literal(normalization) USING ERRCODE = 'PGS02';
+    END IF;
+    IF syntax IS NULL OR syntax NOT IN ('web', 'plain') THEN
+        RAISE EXCEPTION 'syntax is %, but must be ''web'' or ''plain''', coalesce(quote_literal(syntax), 'NULL') USING ERRCODE = 'PGS02';
+    END IF;
+    IF candidates IS NOT NULL AND candidates NOT BETWEEN 1 AND 10000 THEN
+        RAISE EXCEPTION 'candidates is %, but must be from 1 to 10000', candidates USING ERRCODE = 'PGS02';
+    END IF;
+    IF rrf_k IS NULL OR rrf_k NOT BETWEEN 1 AND 1000000 THEN
+        RAISE EXCEPTION 'rrf_k is %, but must be from 1 to 1000000', coalesce(rrf_k::text, 'NULL') USING ERRCODE = 'PGS02';
+    END IF;
+    IF snippets AND (highlight IS NULL OR cardinality(highlight) <> 2 OR array_position(highlight, NULL) IS NOT NULL) THEN
+        RAISE EXCEPTION 'highlight is %, but must be two texts', coalesce(highlight::text, 'NULL') USING ERRCODE = 'PGS02';
+    END IF;
+    IF budget IS NULL OR NOT budget > 0 THEN
+        RAISE EXCEPTION 'budget is %, but must be above 0 milliseconds', coalesce(budget::text, 'NULL') USING ERRCODE = 'PGS02';
+    END IF;
+    depth := coalesce(candidates, (of_collection.settings ->> 'candidates')::integer, 100);
+
+    -- The dense leg: whether it can run, and with which vector.
+    SELECT s.* INTO STRICT space FROM pgseek.embedding_spaces s WHERE s.space_id = of_collection.active_space_id;
+    with_dense := fusion = 'rrf' OR alpha > 0;
+    IF space_id <> space.space_id THEN
+        RAISE EXCEPTION 'the query was embedded for space %, but collection % now uses space % (%:% with % dimensions)',
+            space_id, quote_literal(of_collection.name), space.space_id, space.provider, space.model, space.dimensions
+            USING ERRCODE = 'PGS05', HINT = 'open the collection again';
+    END IF;
+    IF query_embedding IS NOT NULL AND @vector@.vector_dims(query_embedding) <> space.dimensions THEN
+        RAISE EXCEPTION 'the query embedding has % dimensions, but collection % uses %:% with %',
+            @vector@.vector_dims(query_embedding), quote_literal(of_collection.name),
+            space.provider, space.model, space.dimensions
+            USING ERRCODE = 'PGS04', HINT = 'embed the query with the model of the collection';
+    END IF;
+    IF query_embedding IS NOT NULL AND @vector@.vector_norm(query_embedding) = 0 THEN
+        RAISE EXCEPTION 'the query embedding is zero; cosine needs a direction' USING ERRCODE = 'PGS02';
+    END IF;
+    IF with_dense AND query_embedding IS NULL THEN
+        SELECT c.embedding INTO query_embedding FROM pgseek.embedding_cache c
+         WHERE c.identity = space.identity AND c.input_type = 'query'
+           AND c.text_hash = sha256(convert_to(query, 'UTF8'))
+           AND (c.expires_at IS NULL OR c.expires_at > statement_timestamp());
+        IF query_embedding IS NULL THEN
+            IF fusion = 'weighted' AND alpha = 1 THEN
+                RAISE EXCEPTION 'alpha => 1 asks for the dense leg alone, but the query has no embedding'
+                    USING ERRCODE = 'PGS02', HINT = 'give query_embedding, or search once through a client to cache it';
+            END IF;
+            with_dense := false;
+            reason := 'lexical only: no query_embedding was given and the cache has none for this text';
+        END IF;
+    END IF;
+
+    -- The lexical leg.
+    SELECT p.* INTO parsed FROM pgseek.parse_query(of_collection.collection_id, of_collection.languages, query, syntax, coalesce(typos, true)) p;
+    with_lexical := (fusion = 'rrf' OR alpha < 1) AND parsed.lexemes <> '{}';
+    IF parsed.lexemes = '{}' AND (fusion = 'rrf' OR alpha < 1) THEN
+        reason := concat_ws('; ', reason, CASE WHEN with_dense THEN 'dense only: ' END
+            || 'the query holds no lexeme in ' || array_to_string(of_collection.languages, ', '));
+        IF NOT with_dense THEN
+            RAISE NOTICE 'no leg can answer: the query holds no lexeme in %, and has no embedding',
+                array_to_string(of_collection.languages, ', ');
+            RETURN;
+        END IF;
+    END IF;
+    SELECT t.* INTO terms FROM pgseek.bm25_terms(of_collection.collection_id, parsed.lexemes, parsed.frequencies) t;
+    SELECT array_agg(pgseek.bm25_code(of_collection.collection_id, u.dimension)),
+           array_agg(pgseek.bm25_query(ARRAY[u.dimension], ARRAY[u.weight]))
+      INTO codes, alone FROM unnest(terms.dimensions, terms.weights) AS u (dimension, weight);
+    -- Words that no chunk has leave the whole weight to the other leg.
+    with_lexical := with_lexical AND (codes IS NOT NULL OR NOT with_dense);
+    -- What else a single leg brought would only change the places within it.
+    candidates := CASE WHEN with_dense AND with_lexical THEN greatest(k, depth) ELSE k END;
+    SELECT array_agg(pgseek.bm25_code(of_collection.collection_id, pgseek.dimension(u.lexeme))) INTO always
+      FROM unnest(parsed.required) AS u (lexeme);
+    -- What scores one chunk c; every row of the union is scored so.
+    IF lexical = 'bm25' THEN
+        asked := pgseek.bm25_query(coalesce(terms.dimensions, '{}'), coalesce(terms.weights, '{}'));
+        rank_function := '0 - (c.terms OPERATOR(@vector@.<#>) $13)';
+    ELSE
+        SELECT string_agg(pgseek.quote_lexeme(u.lexeme), ' | ')::tsquery
+          INTO words FROM unnest(parsed.lexemes) AS u (lexeme);
+        rank_function := format('CASE WHEN c.lexemes @@ $3 THEN %s(c.lexemes, $3) ELSE 0 END', lexical);
+    END IF;
+
+    operand := CASE space.storage
+        WHEN 'halfvec' THEN format('$2::@vector@.halfvec(%s)', space.dimensions)
+        ELSE format('$2::@vector@.vector(%s)', space.dimensions) END;
+    IF with_dense AND filter IS NOT NULL THEN
+        SELECT count(*) INTO matching FROM (
+            SELECT FROM pgseek.documents d
+             WHERE d.collection_id = of_collection.collection_id AND d.metadata @@ filter
+             LIMIT exact_below + 1) AS counted;
+        exact_dense := matching <= exact_below;
+        dense_where := CASE WHEN exact_dense
+            THEN ' AND e.document_id IN (SELECT d.document_id FROM pgseek.documents d'
+                 ' WHERE d.collection_id = $1 AND d.metadata @@ $6)'
+            ELSE ' AND EXISTS (SELECT FROM pgseek.documents d WHERE d.collection_id = $1'
+                 ' AND d.document_id = e.document_id AND d.metadata @@ $6)' END;
+    END IF;
+    IF with_dense AND parsed.restriction IS NOT NULL THEN
+        IF always IS NOT NULL AND NOT exact_dense THEN
+            SELECT count(*) INTO matching FROM (
+                SELECT FROM pgseek.chunks c
+                 WHERE c.collection_id = of_collection.collection_id
+                   AND pgseek.bm25_codes(c.collection_id, c.terms) @> always AND c.lexemes @@ parsed.restriction
+                 LIMIT exact_below + 1) AS counted;
+            exact_dense := matching <= exact_below;
+        END IF;
+        dense_where := dense_where || CASE WHEN always IS NOT NULL AND exact_dense
+            THEN ' AND (e.document_id, e.ordinal) IN (SELECT c.document_id, c.ordinal FROM pgseek.chunks c WHERE c.collection_id = $1'
+                 ' AND pgseek.bm25_codes(c.collection_id, c.terms) @> $17 AND c.lexemes @@ $16)'
+            ELSE ' AND EXISTS (SELECT FROM pgseek.chunks c WHERE c.collection_id = $1'
+                 ' AND c.document_id = e.document_id AND c.ordinal = e.ordinal AND c.lexemes @@ $16)' END;
+    END IF;
+    -- Adding zero keeps the planner from walking the HNSW graph for the few that match.
+    dense_order := format(CASE WHEN exact_dense THEN '(e.embedding OPERATOR(@vector@.<=>) %s) + 0'
+        ELSE 'e.embedding OPERATOR(@vector@.<=>) %s' END, operand);
+
+    -- Each leg limits in its own CTE; places are given in a second one, so that the first keeps its
+    -- index order (and can run next to the data when the tables are distributed).
+    dense_sql := format(
+        'SELECT e.document_id, e.ordinal, e.embedding OPERATOR(@vector@.<=>) %s AS distance'
+        ' FROM pgseek.%I e WHERE true%s ORDER BY %s LIMIT $4',
+        operand, 'embeddings_' || space.space_id, dense_where, dense_order);
+    lexical_sql := CASE
+        WHEN lexical = 'bm25' THEN
+            'SELECT b.document_id, b.ordinal, b.score, b.exact'
+            ' FROM pgseek.bm25_candidates($1, $14, $15, $18, $4, $6, $16, $19, $25) b'
+            ' ORDER BY b.score DESC, b.document_id, b.ordinal LIMIT $4'
+        ELSE format(
+            'SELECT c.document_id, c.ordinal, %s(c.lexemes, $3)::float8 AS score, true AS exact FROM pgseek.chunks c'
+            ' WHERE c.collection_id IS NOT DISTINCT FROM $1 AND pgseek.bm25_codes(c.collection_id, c.terms) && $20 AND c.lexemes @@ $3%s%s'
+            ' ORDER BY score DESC, c.document_id, c.ordinal LIMIT $4', lexical,
+            CASE WHEN parsed.restriction IS NOT NULL THEN ' AND c.lexemes @@ $16' ELSE '' END,
+            CASE WHEN filter IS NOT NULL THEN ' AND EXISTS (SELECT FROM pgseek.documents d WHERE d.collection_id = $1'
+                ' AND d.document_id = c.document_id AND d.metadata @@ $6)' ELSE '' END) END;
+    -- One leg by itself: divided by its maximum, or by rank.
+    single_score := CASE fusion WHEN 'rrf' THEN '1.0::float8 / ($9 + r.place)'
+        ELSE 'r.raw / coalesce(nullif(abs(max(r.raw) OVER ()), 0), 1)' END;
+    -- Why a hit was found, heaviest lexeme first.
+    matched_sql := format('SELECT jsonb_agg(jsonb_build_object(''lexeme'', m.lexeme, ''weight'', m.weight::real)'
+        ' || CASE WHEN m.origin IS NULL THEN ''{}'' ELSE jsonb_build_object(''origin'', m.origin) END ORDER BY m.weight DESC, m.lexeme) AS matched,'
+        ' array_agg(m.lexeme) AS lexemes FROM (SELECT u.lexeme, u.origin, %s) AS m',
+        CASE WHEN lexical = 'bm25' THEN '0 - (c.terms OPERATOR(@vector@.<#>) u.alone) AS weight'
+            ' FROM unnest($21, $22, $23) AS u (lexeme, alone, origin) WHERE c.terms OPERATOR(@vector@.<#>) u.alone < 0'
+        ELSE 'NULL::float8 AS weight FROM unnest($21, $22, $23) AS u (lexeme, alone, origin)'
+            ' WHERE u.lexeme = ANY (tsvector_to_array(c.lexemes))' END);
+
+    IF with_dense THEN
+        old_ef := coalesce(current_setting('hnsw.ef_search', true), '40');
+        old_scan := coalesce(current_setting('hnsw.iterative_scan', true), 'off');
+        old_tuples := coalesce(current_setting('hnsw.max_scan_tuples', true), '20000');
+        EXECUTE format('SET LOCAL hnsw.ef_search = %s', least(1000, greatest(candidates, 100)));
+        EXECUTE 'SET LOCAL hnsw.iterative_scan = relaxed_order';
+        -- A condition that keeps few of many rows needs a longer walk for as many candidates.
+        EXECUTE format('SET LOCAL hnsw.max_scan_tuples = %s', least(10000000, greatest(40000, 4 * candidates,
+            CASE WHEN dense_where <> '' THEN 4 * candidates * (SELECT s.chunks FROM pgseek.collection_statistics s
+                WHERE s.collection_id = of_collection.collection_id) / exact_below END)));
+    END IF;
+
+    -- How the legs become one ranking: keys, both scores and ranks, both parts, score and place.
+    IF with_dense AND with_lexical THEN
+        ranking := format($ranking$
+        dense AS (%1$s),
+        dense_ranked AS (
+            SELECT r.document_id, r.ordinal, row_number() OVER (ORDER BY r.distance, r.document_id, r.ordinal) AS dense_rank
+              FROM dense r),
+        lexical AS (%2$s),
+        lexical_ranked AS (
+            SELECT r.document_id, r.ordinal, row_number() OVER (ORDER BY r.score DESC, r.document_id, r.ordinal) AS lexical_rank
+              FROM lexical r),
+        candidates AS (
+            SELECT document_id, ordinal, d.dense_rank, l.lexical_rank
+              FROM dense_ranked d FULL JOIN lexical_ranked l USING (document_id, ordinal)),
+        scored AS (
+            SELECT x.*, 1 - (e.embedding OPERATOR(@vector@.<=>) %3$s) AS dense_score, (%4$s)::float8 AS lexical_score
+              FROM candidates x
+              JOIN pgseek.chunks c ON c.collection_id = $1 AND c.document_id = x.document_id AND c.ordinal = x.ordinal
+              LEFT JOIN pgseek.%5$I e ON e.collection_id = $1 AND e.document_id = x.document_id AND e.ordinal = x.ordinal),
+        bounded AS (
+            SELECT s.*, max(s.dense_score) OVER () AS dense_highest, max(s.lexical_score) OVER () AS lexical_highest,
+                   min(s.dense_score) FILTER (WHERE s.dense_rank <= $24 OR s.lexical_rank <= $24) OVER () AS dense_lowest
+              FROM scored s),
+        fused AS (
+            SELECT s.*, coalesce(%6$s, 0) AS dense_part, coalesce(%7$s, 0) AS lexical_part FROM bounded s),
+        placed AS (
+            SELECT f.*, f.dense_part + f.lexical_part AS score,
+                   row_number() OVER (ORDER BY f.dense_part + f.lexical_part DESC, f.document_id, f.ordinal) AS place
+              FROM fused f ORDER BY place LIMIT $7)$ranking$,
+            dense_sql, lexical_sql, operand, rank_function, 'embeddings_' || space.space_id,
+            CASE WHEN fusion = 'rrf' THEN '1.0::float8 / ($9 + s.dense_rank)'
+                -- A leg that scored nothing leaves its weight to the other: hybrid then is that leg, not half of it.
+                -- Dividing by the size of the maximum keeps the order even where every cosine is negative.
+                WHEN normalization = 'max' THEN
+                    'CASE WHEN coalesce(s.lexical_highest, 0) = 0 THEN 1 ELSE $8 END'
+                    ' * s.dense_score / coalesce(nullif(abs(s.dense_highest), 0), 1)'
+                ELSE
+                    'CASE WHEN coalesce(s.lexical_highest, 0) = 0 THEN 1 ELSE $8 END'
+                    ' * coalesce((s.dense_score - s.dense_lowest) / nullif(s.dense_highest - s.dense_lowest, 0),'
+                    '     CASE WHEN s.dense_score IS NOT NULL THEN 1 END)' END,
+            CASE WHEN fusion = 'rrf' THEN '1.0::float8 / ($9 + s.lexical_rank)'
+                ELSE 'CASE WHEN s.dense_highest IS NULL THEN 1 ELSE 1 - $8 END'
+                     ' * s.lexical_score / coalesce(nullif(s.lexical_highest, 0), 1)' END);
+    ELSE
+        ranking := format($ranking$
+        %1$s AS (%2$s),
+        ranked AS (
+            SELECT r.document_id, r.ordinal, %3$s AS raw, row_number() OVER (ORDER BY %3$s DESC, r.document_id, r.ordinal) AS place
+              FROM %1$s r),
+        placed AS (
+            SELECT r.document_id, r.ordinal, r.place, %4$s AS score,
+                   %5$s AS dense_score, %6$s AS dense_rank, %7$s AS dense_part,
+                   %8$s AS lexical_score, %9$s AS lexical_rank, %10$s AS lexical_part
+              FROM ranked r)$ranking$,
+            CASE WHEN with_dense THEN 'dense' ELSE 'lexical' END,
+            CASE WHEN with_dense THEN dense_sql ELSE lexical_sql END,
+            CASE WHEN with_dense THEN '1 - r.distance' ELSE 'r.score' END,
+            single_score,
+            CASE WHEN with_dense THEN 'r.raw' ELSE 'NULL::float8' END,
+            CASE WHEN with_dense THEN 'r.place' ELSE 'NULL::bigint' END,
+            CASE WHEN with_dense THEN single_score ELSE 'NULL::float8' END,
+            CASE WHEN with_dense THEN 'NULL::float8' ELSE 'r.raw' END,
+            CASE WHEN with_dense THEN 'NULL::bigint' ELSE 'r.place' END,
+            CASE WHEN with_dense THEN 'NULL::float8' ELSE single_score END);
+    END IF;
+
+    RETURN QUERY EXECUTE format($statement$
+        WITH %1$s
+        SELECT p.place::integer, d.external_id, p.ordinal, p.score,
+               p.dense_score, p.dense_rank::integer, p.dense_part,
+               p.lexical_score, p.lexical_rank::integer, p.lexical_part,
+               coalesce(found.matched, '[]'),
+               c.title, c.text,
+               CASE WHEN $10 THEN pgseek.snippet(c.language, c.text, coalesce(found.lexemes, '{}'), $11) END,
+               d.metadata, c.char_start, c.char_end, p.document_id,
+               nullif(concat_ws('; ', $12, %2$s), '')
+          FROM placed p
+          JOIN pgseek.chunks c ON c.collection_id = $1 AND c.document_id = p.document_id AND c.ordinal = p.ordinal
+          JOIN pgseek.documents d ON d.collection_id = $1 AND d.document_id = p.document_id
+          LEFT JOIN LATERAL (%3$s) AS found ON true
+         ORDER BY p.place
+        $statement$, ranking,
+        CASE WHEN with_lexical AND lexical = 'bm25' THEN $note$CASE WHEN NOT (SELECT bool_and(l.exact) FROM lexical l) THEN
+                   'lexical leg approximate: its budget of ' || $5 || ' ms ran out' END$note$ ELSE 'NULL' END,
+        matched_sql)
+    USING of_collection.collection_id, query_embedding, words, candidates, budget,
+          filter, k, alpha, rrf_k, snippets, highlight, reason, asked, terms.dimensions, terms.weights,
+          parsed.restriction, always, terms.counts, parsed.required, codes, terms.known, alone,
+          (SELECT array_agg(parsed.origins[array_position(parsed.lexemes, u.lexeme)] ORDER BY u.place)
+             FROM unnest(terms.known) WITH ORDINALITY AS u (lexeme, place)), depth,
+          -- Reading the query counts too; what is left is never so little that nothing could be found.
+          greatest(budget / 5, budget - extract(epoch FROM clock_timestamp() - started) * 1000);
+
+    IF with_dense THEN
+        EXECUTE format('SET LOCAL hnsw.ef_search = %L', old_ef);
+        EXECUTE format('SET LOCAL hnsw.iterative_scan = %L', old_scan);
+        EXECUTE format('SET LOCAL hnsw.max_scan_tuples = %L', old_tuples);
+    END IF;
+END
+$function$;
