@@ -41,8 +41,11 @@ from pgseek.steps import (
     Done,
     EmbedQuery,
     Fetch,
+    Join,
+    Running,
     Script,
     Sleep,
+    Start,
     StartEmbedding,
     Step,
     Transact,
@@ -50,12 +53,14 @@ from pgseek.steps import (
     advance,
     close,
 )
+from pgseek.syncing import Sync
 from pgseek.types import (
     CacheStats,
     CollectionInfo,
     Document,
     Fusion,
     Hit,
+    Indexes,
     IngestPlan,
     IngestReport,
     InputType,
@@ -225,29 +230,45 @@ class AsyncCollection:
         batch_size: int = BATCH_SIZE,
         progress: ingest_scripts.Progress | None = None,
         max_cost: float | None = None,
+        strict: bool = False,
+        on_reject: ingest_scripts.OnReject | None = None,
+        sync: bool | Filter = False,
+        max_removed: float = 0.5,
+        indexes: Indexes = "auto",
     ) -> IngestReport:
         """Store documents: new ones, changed ones, and nothing for unchanged ones.
 
         ``documents`` is any iterable of `Document` or of mappings with id (or _id), text, and
-        optionally title, metadata and language; it is read in batches of ``batch_size``, each
+        optionally title, metadata, language and format; it is read in batches of ``batch_size``, each
         written in one transaction. Bad documents are counted in the report with their reason, the
-        rest goes in. ``progress`` is called with the report so far after each batch. ``max_cost``, in
-        dollars, ends the ingest before the first request that would pass it.
+        rest goes in; ``on_reject`` is called with each and the record it came from, and with ``strict``
+        the first one ends the ingest. ``progress`` is called with the report so far after each batch.
+        ``max_cost``, in dollars, ends the ingest before the first request that would pass it.
+
+        ``sync`` removes in the end what is stored but was not among ``documents`` (with a filter: of the
+        documents that match it), unless that is more than the share ``max_removed`` of them. ``indexes``
+        says what becomes of the indexes in a load that is large beside what is stored: 'auto' and
+        'rebuild' build them anew after it where that costs less, 'auto' only if no more than 100,000
+        chunks are stored (without its index a leg is exact and slow), and 'keep' keeps them.
 
         Raises:
             EmbedderError, CostLimitReached, DatabaseError: the batches before stay, and what the embedder
                 answered since is cached; running it again goes on.
+            DocumentRejected: ``strict``, and a document cannot be stored.
+            SyncRefused: everything is stored, and nothing was removed.
         """
+        options = ingest_scripts.Options(
+            batch_size,
+            progress,
+            self._client._settings.cache_policy(),
+            max_cost,
+            strict,
+            on_reject,
+            _sync(sync, max_removed),
+            indexes,
+        )
         return await self._client._run(
-            ingest_scripts.ingest(
-                self._info,
-                await self._own_embedder(),
-                documents,
-                batch_size,
-                progress,
-                self._client._settings.cache_policy(),
-                max_cost,
-            )
+            ingest_scripts.ingest(self._info, await self._own_embedder(), documents, options)
         )
 
     async def plan(self, documents: Iterable[Document | Mapping[str, Any]]) -> IngestPlan:
@@ -347,6 +368,12 @@ class AsyncCollection:
             return self._embedder
 
 
+def _sync(sync: bool | Filter, max_removed: float) -> Sync | None:
+    if sync is False:
+        return None
+    return Sync(None if sync is True else to_jsonpath(sync), max_removed)
+
+
 class AsyncRunner:
     """Runs scripts over a connection pool: each step outside a transaction on its own connection."""
 
@@ -378,16 +405,28 @@ class AsyncRunner:
         return await _drive(script, self._perform)
 
     async def _perform(self, step: Step) -> Any:
+        result: Any
         match step:
             case StartEmbedding():
-                return self._background.begin(step)
+                result = self._background.begin(step)
             case Await(underway, seconds):
                 await asyncio.wait([asyncio.wrap_future(underway.future)], timeout=seconds)
-                return underway.outcome()
+                result = underway.outcome()
+            case Start(script):
+                result = Running(asyncio.create_task(self.run(script())))
+            case Join(running):
+                result = await running.future
             case Sleep(seconds):
-                return await asyncio.sleep(seconds)
+                await asyncio.sleep(seconds)
+                result = None
             case EmbedQuery(embedder, text):
-                return await asyncio.to_thread(checked_query, embedder, text)
+                result = await asyncio.to_thread(checked_query, embedder, text)
+            case _:
+                result = await self._ask(step)
+        return result
+
+    async def _ask(self, step: Fetch | CopyIn | Transact) -> Any:
+        """Perform a step of the database, with its errors as pgseek's."""
         try:
             if isinstance(step, Transact):
                 return await self._transact(step)
@@ -413,6 +452,7 @@ async def _drive(script: Script[T], perform: Callable[[Step], Awaitable[Any]]) -
     """Hand each step's result, or the error it ended with, back to the script."""
     # The script's own clean-up may have to wait for its source; what it began shall not go on so long.
     begun: deque[Underway] = deque(maxlen=4)
+    running: deque[Any] = deque(maxlen=8)
     try:
         outcome = await asyncio.to_thread(advance, script)
         while not isinstance(outcome, Done):
@@ -423,11 +463,18 @@ async def _drive(script: Script[T], perform: Callable[[Step], Awaitable[Any]]) -
             else:
                 if isinstance(result, Underway):
                     begun.append(result)
+                elif isinstance(result, Running):
+                    running.append(result.future)
                 outcome = await asyncio.to_thread(advance, script, result)
         return outcome.value
     finally:
         for underway in begun:
             underway.stop.set()
+        if running:
+            await asyncio.wait(running)
+        for future in running:
+            # Nobody is left to hear of its error; it has been seen.
+            _ = future.cancelled() or future.exception()
         close(script)
 
 

@@ -40,8 +40,11 @@ from pgseek.steps import (
     Done,
     EmbedQuery,
     Fetch,
+    Join,
+    Running,
     Script,
     Sleep,
+    Start,
     StartEmbedding,
     Step,
     Transact,
@@ -49,12 +52,14 @@ from pgseek.steps import (
     advance,
     close,
 )
+from pgseek.syncing import Sync
 from pgseek.types import (
     CacheStats,
     CollectionInfo,
     Document,
     Fusion,
     Hit,
+    Indexes,
     IngestPlan,
     IngestReport,
     InputType,
@@ -224,30 +229,44 @@ class Collection:
         batch_size: int = BATCH_SIZE,
         progress: ingest_scripts.Progress | None = None,
         max_cost: float | None = None,
+        strict: bool = False,
+        on_reject: ingest_scripts.OnReject | None = None,
+        sync: bool | Filter = False,
+        max_removed: float = 0.5,
+        indexes: Indexes = "auto",
     ) -> IngestReport:
         """Store documents: new ones, changed ones, and nothing for unchanged ones.
 
         ``documents`` is any iterable of `Document` or of mappings with id (or _id), text, and
-        optionally title, metadata and language; it is read in batches of ``batch_size``, each
+        optionally title, metadata, language and format; it is read in batches of ``batch_size``, each
         written in one transaction. Bad documents are counted in the report with their reason, the
-        rest goes in. ``progress`` is called with the report so far after each batch. ``max_cost``, in
-        dollars, ends the ingest before the first request that would pass it.
+        rest goes in; ``on_reject`` is called with each and the record it came from, and with ``strict``
+        the first one ends the ingest. ``progress`` is called with the report so far after each batch.
+        ``max_cost``, in dollars, ends the ingest before the first request that would pass it.
+
+        ``sync`` removes in the end what is stored but was not among ``documents`` (with a filter: of the
+        documents that match it), unless that is more than the share ``max_removed`` of them. ``indexes``
+        says what becomes of the indexes in a load that is large beside what is stored: 'auto' and
+        'rebuild' build them anew after it where that costs less, 'auto' only if no more than 100,000
+        chunks are stored (without its index a leg is exact and slow), and 'keep' keeps them.
 
         Raises:
             EmbedderError, CostLimitReached, DatabaseError: the batches before stay, and what the embedder
                 answered since is cached; running it again goes on.
+            DocumentRejected: ``strict``, and a document cannot be stored.
+            SyncRefused: everything is stored, and nothing was removed.
         """
-        return self._client._run(
-            ingest_scripts.ingest(
-                self._info,
-                self._own_embedder(),
-                documents,
-                batch_size,
-                progress,
-                self._client._settings.cache_policy(),
-                max_cost,
-            )
+        options = ingest_scripts.Options(
+            batch_size,
+            progress,
+            self._client._settings.cache_policy(),
+            max_cost,
+            strict,
+            on_reject,
+            _sync(sync, max_removed),
+            indexes,
         )
+        return self._client._run(ingest_scripts.ingest(self._info, self._own_embedder(), documents, options))
 
     def plan(self, documents: Iterable[Document | Mapping[str, Any]]) -> IngestPlan:
         """Return what `ingest` would do with these documents, and its tokens and cost; nothing is written."""
@@ -340,6 +359,12 @@ class Collection:
             return self._embedder
 
 
+def _sync(sync: bool | Filter, max_removed: float) -> Sync | None:
+    if sync is False:
+        return None
+    return Sync(None if sync is True else to_jsonpath(sync), max_removed)
+
+
 class Runner:
     """Runs scripts over a connection pool: each step outside a transaction on its own connection."""
 
@@ -371,16 +396,28 @@ class Runner:
         return _drive(script, self._perform)
 
     def _perform(self, step: Step) -> Any:
+        result: Any
         match step:
             case StartEmbedding():
-                return self._background.begin(step)
+                result = self._background.begin(step)
             case Await(underway, seconds):
                 wait([underway.future], timeout=seconds)
-                return underway.outcome()
+                result = underway.outcome()
+            case Start(script):
+                result = Running(self._background.start(self.run, script()))
+            case Join(running):
+                result = running.future.result()
             case Sleep(seconds):
-                return time.sleep(seconds)
+                time.sleep(seconds)
+                result = None
             case EmbedQuery(embedder, text):
-                return checked_query(embedder, text)
+                result = checked_query(embedder, text)
+            case _:
+                result = self._ask(step)
+        return result
+
+    def _ask(self, step: Fetch | CopyIn | Transact) -> Any:
+        """Perform a step of the database, with its errors as pgseek's."""
         try:
             if isinstance(step, Transact):
                 return self._transact(step)
@@ -406,6 +443,7 @@ def _drive(script: Script[T], perform: Callable[[Step], Any]) -> T:
     """Hand each step's result, or the error it ended with, back to the script."""
     # The script's own clean-up may have to wait for its source; what it began shall not go on so long.
     begun: deque[Underway] = deque(maxlen=4)
+    running: deque[Any] = deque(maxlen=8)
     try:
         outcome = advance(script)
         while not isinstance(outcome, Done):
@@ -416,11 +454,18 @@ def _drive(script: Script[T], perform: Callable[[Step], Any]) -> T:
             else:
                 if isinstance(result, Underway):
                     begun.append(result)
+                elif isinstance(result, Running):
+                    running.append(result.future)
                 outcome = advance(script, result)
         return outcome.value
     finally:
         for underway in begun:
             underway.stop.set()
+        if running:
+            wait(running)
+        for future in running:
+            # Nobody is left to hear of its error; it has been seen.
+            _ = future.cancelled() or future.exception()
         close(script)
 
 

@@ -21,6 +21,7 @@ from pgseek.errors import (
     InvalidInput,
     SpaceMismatch,
 )
+from pgseek.indexes import vector_on_path
 from pgseek.steps import Script, fetch, fetch_one, start_embedding, transact, wait_for
 from pgseek.types import (
     LONG_TEXTS,
@@ -32,12 +33,8 @@ from pgseek.types import (
     check_collection_name,
 )
 
-# Below this many rows an exact scan is both faster and better than an approximate index.
-INDEX_FROM = 1000
 # The average length that a collection begins with, until a sample has been measured.
 FIRST_LENGTH = 100.0
-# "pgse" in bytes: the class of the advisory locks under which indexes are built.
-INDEX_LOCK = 0x70677365
 
 _INFO = """
 SELECT c.collection_id, c.name, c.language, c.settings,
@@ -302,57 +299,6 @@ def refresh_statistics(info: CollectionInfo, reweigh: bool) -> Script[float | No
         yield from fetch("SELECT pgseek.reweigh(%s)", [info.name])
     row = yield from fetch_one("SELECT drift FROM pgseek.refresh_statistics(%s)", [info.name])
     return row["drift"] if row else None
-
-
-def ensure_index(info: CollectionInfo) -> Script[bool]:
-    """Build the space's HNSW index once it has rows enough to need one; return whether it was built.
-
-    Built after the data: one bulk build costs a fraction of row-by-row insertion. A user who does
-    not own the table may not build it; search is then exact, and ``pgseek doctor`` says so.
-    """
-    dimensions = info.identity.dimensions
-    storage = storage_for(dimensions)
-    table = f"embeddings_{info.space_id}"
-    name = Identifier("pgseek", table)
-    state = yield from fetch_one(
-        SQL(
-            "SELECT (SELECT count(*) FROM (SELECT FROM {} LIMIT %s) AS head) AS rows,"
-            " to_regclass(%s) IS NOT NULL AS built,"
-            " (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)) AS owned"
-        ).format(name),
-        [INDEX_FROM, f"pgseek.{table}_hnsw", f"pgseek.{table}"],
-    )
-    if state is None or state["built"] or state["rows"] < INDEX_FROM or not state["owned"]:
-        return False
-
-    def build() -> Script[None]:
-        # IF NOT EXISTS alone does not save two builders that begin together: they take turns.
-        yield from fetch("SELECT pg_advisory_xact_lock(%s, %s)", [INDEX_LOCK, info.space_id])
-        yield from vector_on_path()
-        # The graph is built in memory: the vectors, and about 300 bytes a row of links at m = 16.
-        yield from fetch(
-            SQL(
-                "SELECT set_config('maintenance_work_mem', greatest(s.setting::bigint, least(1048576,"
-                " (SELECT count(*) FROM {}) * (%s * 4 + 300) * 12 / 10 / 1024))::text || 'kB', true)"
-                " FROM pg_settings s WHERE s.name = 'maintenance_work_mem'"
-            ).format(name),
-            [dimensions],
-        )
-        from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
-
-        ddl: Any = models.create_index_ddl(info.space_id, dimensions, storage)
-        yield from fetch(ddl)
-
-    yield from transact(build)
-    return True
-
-
-def vector_on_path() -> Script[None]:
-    """Put pgvector's schema on the search path for the transaction: DDL names its types bare."""
-    yield from fetch(
-        "SELECT set_config('search_path', quote_ident(n.nspname), true) FROM pg_extension e"
-        " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
-    )
 
 
 # Languages that PostgreSQL has no parser for: their letters are read in pairs, whatever the configuration.

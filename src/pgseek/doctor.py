@@ -9,7 +9,6 @@ from pathlib import Path
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from pgseek.collections import INDEX_FROM
 from pgseek.config import Settings
 from pgseek.db.connection import (
     check_schema,
@@ -23,6 +22,7 @@ from pgseek.db.session import resolve_dsn
 from pgseek.embedders.base import checked_query
 from pgseek.embedders.registry import create_embedder
 from pgseek.errors import PgseekError
+from pgseek.indexes import INDEX_FROM
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,15 @@
     ├── CollectionNotFound             no such collection; suggests the nearest name
     ├── CollectionExists
     ├── SpaceMismatch                  an embedder other than the one the collection was made with
+    ├── DocumentRejected               a strict ingest met a document that cannot be stored
+    ├── SyncRefused                    a sync would have removed more than it may
     └── EmbedderError                  an embedder failed or returned something unusable
         └── CostLimitReached           the next request would cost more than ``max_cost``
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class PgseekError(Exception):
@@ -84,6 +88,18 @@ class SpaceMismatch(PgseekError):
 
 class EmbedderError(PgseekError):
     """An embedder failed or returned something unusable."""
+
+
+class DocumentRejected(PgseekError):
+    """A strict ingest met a document that cannot be stored; ``rejection`` says which and why."""
+
+    def __init__(self, message: str, rejection: Any) -> None:
+        super().__init__(message)
+        self.rejection = rejection
+
+
+class SyncRefused(PgseekError):
+    """A sync would have removed more than it may; everything else of the ingest is done."""
 
 
 class CostLimitReached(EmbedderError):

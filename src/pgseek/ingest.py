@@ -1,42 +1,67 @@
 """Ingest: check, compare by hash, embed what changed, write each batch in one transaction.
 
-The path of a batch: `prepare` every document (or reject it) → `_compare` with what is stored → chunk and
-embed only new and changed content (`embedding.begin` and `finish`, through the cache, outside of any
-transaction) → `write_batch` documents, chunks and embeddings together. While a batch is embedded, the one
-before it is written. A kill between two batches leaves whole documents only; running it again finds the
-written ones unchanged.
+The path of a batch: `Supply` checks every document (or refuses it) → `divide` compares with what is stored
+→ chunk and embed only new and changed content (`embedding.begin` and `finish`, through the cache, outside
+of any transaction) → `write_batch` documents, chunks and embeddings together. These happen at once, each
+for another batch. A kill leaves whole documents only; running it again finds the written ones unchanged.
 """
 
 from __future__ import annotations
 
+import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg.sql import SQL, Identifier
 
-from pgseek import cache, embedding
-from pgseek.collections import ensure_index, languages
+from pgseek import cache, embedding, syncing
+from pgseek.collections import languages
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedders.remote import RemoteEmbedder
 from pgseek.embedding import Embedding, Pending
-from pgseek.errors import DatabaseError, InvalidInput
-from pgseek.prepare import BATCH_SIZE, Prepared, Source, batches
-from pgseek.steps import Script, fetch, fetch_one, transact
-from pgseek.types import CachePolicy, CollectionInfo, Document, IngestReport, Rejection
+from pgseek.errors import DatabaseError, DocumentRejected, InvalidInput
+from pgseek.loading import Load, settle
+from pgseek.prepare import BATCH_SIZE, Prepared, Source, Supply
+from pgseek.steps import Running, Script, fetch, join, start, transact
+from pgseek.types import (
+    INDEXES,
+    CachePolicy,
+    CollectionInfo,
+    Document,
+    Indexes,
+    IngestReport,
+    Rejection,
+    Stage,
+)
 from pgseek.writing import EmbeddedChunk, write_batch
 
 Progress = Callable[[IngestReport], None]
-# Up to this many chunks an ingest may rewrite them all to weigh them anew.
-REWEIGH_UP_TO = 50_000
+# Called with each document that was refused, and the record it came from, None if there is none.
+OnReject = Callable[[Rejection, Mapping[str, Any] | None], None]
 # Seconds: a source that takes longer to give a batch is not read ahead of.
 SLOW_SOURCE = 1.0
-# The planner's statistics are gathered anew after an ingest that wrote this many chunks.
-ANALYZE_FROM = 1000
+# Batches that are written at once.
+WRITERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How an ingest goes about it; see `Collection.ingest`."""
+
+    batch_size: int = BATCH_SIZE
+    progress: Progress | None = None
+    policy: CachePolicy = field(default_factory=CachePolicy)
+    max_cost: float | None = None
+    strict: bool = False
+    on_reject: OnReject | None = None
+    sync: syncing.Sync | None = None
+    indexes: Indexes = "auto"
 
 
 @dataclass(slots=True)
@@ -51,10 +76,14 @@ class Tally:
     chunks: int = 0
     embedded: int = 0
     cached: int = 0
+    read: int = 0
+    removed: int = 0
     spending: Spending = field(default_factory=Spending)
     started: float = field(default_factory=time.perf_counter)
+    strict: bool = False
+    on_reject: OnReject | None = None
 
-    def report(self) -> IngestReport:
+    def report(self, stage: Stage = "done") -> IngestReport:
         return IngestReport(
             self.new,
             self.changed,
@@ -67,81 +96,158 @@ class Tally:
             time.perf_counter() - self.started,
             self.spending.tokens,
             self.spending.cost,
+            self.read,
+            self.removed,
+            stage,
         )
+
+    def reject(self, rejection: Rejection, record: object = None) -> None:
+        """Count a document that is not stored. Raises `DocumentRejected` if the ingest is strict."""
+        self.rejected.append(rejection)
+        if self.on_reject is not None:
+            self.on_reject(rejection, _as_record(record))
+        if self.strict:
+            where = f"{rejection.source}:{rejection.position}" if rejection.source else rejection.position
+            name = f" ({rejection.id!r})" if rejection.id is not None else ""
+            raise DocumentRejected(
+                f"document {where}{name}: {rejection.reason}; ingest is strict and went no further", rejection
+            )
 
     def take(self, pending: Pending) -> dict[UUID, list[EmbeddedChunk]]:
         """Count a batch that is embedded; return its documents that can be written, with their chunks."""
         self.embedded += pending.embedded
         self.cached += pending.cached
         embedded, rejected = embedding.results(pending)
-        self.rejected += rejected
+        by_position = {document.position: document for document in pending.documents} if rejected else {}
+        for rejection in rejected:
+            self.reject(rejection, by_position[rejection.position])
         return embedded
+
+    def add(self, written: Written) -> None:
+        """Count a batch that is written."""
+        for name, number in written.counts.items():
+            setattr(self, name, getattr(self, name) + number)
+        for rejection, document in written.rejected:
+            self.reject(rejection, document)
+
+
+@dataclass(slots=True)
+class Written:
+    """What became of a batch: counts by their name in the report, and what the server could not hold."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    rejected: list[tuple[Rejection, Prepared]] = field(default_factory=list)
 
 
 def ingest(
-    info: CollectionInfo,
-    embedder: Embedder,
-    documents: Iterable[Source],
-    batch_size: int = BATCH_SIZE,
-    progress: Progress | None = None,
-    policy: CachePolicy | None = None,
-    max_cost: float | None = None,
+    info: CollectionInfo, embedder: Embedder, documents: Iterable[Source], options: Options
 ) -> Script[IngestReport]:
     """Store documents, batch by batch; a source's own rejections pass through into the report."""
-    check_source(documents, batch_size)
+    check_source(documents, options.batch_size)
+    if options.indexes not in INDEXES:
+        raise InvalidInput(f"indexes is {options.indexes!r}, but must be one of {', '.join(INDEXES)}")
     price = getattr(embedder, "price", 0.0)
-    if max_cost is not None and price == 0 and isinstance(embedder, RemoteEmbedder):
+    if options.max_cost is not None and price == 0 and isinstance(embedder, RemoteEmbedder):
         raise InvalidInput(
-            f"max_cost is {max_cost!r}, but nothing is known of what {embedder.model_id} costs; leave it out"
+            f"max_cost is {options.max_cost!r}, but nothing is known of what {embedder.model_id} costs; "
+            "leave it out"
         )
-    tally = Tally(spending=Spending(price, max_cost))
-    run = Embedding(info, embedder, policy or CachePolicy(), tally.spending)
+    tally = Tally(
+        spending=Spending(price, options.max_cost), strict=options.strict, on_reject=options.on_reject
+    )
+    run = Embedding(info, embedder, options.policy, tally.spending)
     known = yield from languages()
-    supply = batches(documents, info.language, known, batch_size, tally.rejected)
-    flight: list[Pending] = []
-    script = _store_all(run, supply, tally, progress, flight)
-    yield from embedding.guarded(run, flight, script)
+    supply = Supply(documents, info.language, known, options.batch_size, tally.reject)
+    size = len(documents) if isinstance(documents, Sequence) else None
+    load = yield from Load.begin(info, options.indexes, size)
+    began = (yield from syncing.now()) if options.sync is not None else None
+    line = _Line(run, supply, tally, load, options.progress)
+    yield from embedding.guarded(run, line.flight, line.store())
+    if options.progress is not None:
+        options.progress(tally.report("indexing"))
     yield from settle(info, tally.chunks)
-    if run.policy.max_bytes is not None:
-        yield from cache.prune(run.policy)
+    if options.sync is not None and began is not None:
+        if options.progress is not None:
+            options.progress(tally.report("removing"))
+        tally.removed = yield from syncing.remove(info, supply, options.sync, began)
+    if options.policy.max_bytes is not None:
+        yield from cache.prune(options.policy)
     return tally.report()
 
 
-def _store_all(
-    run: Embedding,
-    supply: Iterator[list[Prepared]],
-    tally: Tally,
-    progress: Progress | None,
-    flight: list[Pending],
-) -> Script[None]:
-    """Write each batch while the next is embedded; ``flight`` holds those that are not written yet."""
-    failure: Exception | None = None
-    metadata: list[list[Prepared]] = []
-    asked = time.monotonic()
-    for prepared in _with_its_error(supply):
-        if isinstance(prepared, Exception):
-            failure = prepared
-            break
-        slow = time.monotonic() - asked > SLOW_SOURCE
-        content, other_metadata, unchanged = yield from divide(run.info, prepared)
-        tally.unchanged += unchanged
-        flight.append((yield from embedding.begin(run, content, flight[-1] if flight else None)))
-        metadata.append(other_metadata)
-        # Who reads a source that takes its time wants to find what it gave, not what it gave before.
-        while len(flight) > (0 if slow else 1):
-            yield from _finish(run, flight, metadata.pop(0), tally)
-        if progress is not None:
-            progress(tally.report())
+class _Line:
+    """The batches on their way: while one is read, others are compared, embedded and written."""
+
+    def __init__(
+        self, run: Embedding, supply: Supply, tally: Tally, load: Load, progress: Progress | None
+    ) -> None:
+        self.run, self.supply, self.tally, self.load, self.progress = run, supply, tally, load, progress
+        self.comparing: deque[Running] = deque()
+        self.flight: list[Pending] = []
+        self.metadata: deque[list[Prepared]] = deque()
+        self.writing: deque[Running] = deque()
+
+    def store(self) -> Script[None]:
+        """Take every batch of the source to its end; raise the source's own error when that is done."""
+        failure: Exception | None = None
         asked = time.monotonic()
-    if flight:
-        yield from _finish(run, flight, metadata.pop(0), tally)
-        if progress is not None:
-            progress(tally.report())
-    if failure is not None:
-        raise failure
+        for prepared in _with_its_error(self.supply):
+            if isinstance(prepared, Exception):
+                failure = prepared
+                break
+            # Who reads a source that takes its time wants to find what it gave, not what it gave before.
+            slow = time.monotonic() - asked > SLOW_SOURCE
+            self.comparing.append((yield from start(partial(divide, self.run.info, prepared))))
+            yield from self._advance(at_most=(0, 0, 0) if slow else (1, 1, WRITERS))
+            asked = time.monotonic()
+        yield from self._advance(at_most=(0, 0, 0))
+        if failure is not None:
+            raise failure
+
+    def _advance(self, at_most: tuple[int, int, int]) -> Script[None]:
+        """Move batches on until no more than so many are compared, embedded and written."""
+        comparing, flying, writing = at_most
+        while len(self.comparing) > comparing:
+            content, metadata, unchanged = yield from join(self.comparing.popleft())
+            self.tally.unchanged += unchanged
+            self.metadata.append(metadata)
+            before = self.flight[-1] if self.flight else None
+            self.flight.append((yield from embedding.begin(self.run, content, before)))
+            while len(self.flight) > max(flying, 1):
+                yield from self._write()
+        while len(self.flight) > flying:
+            yield from self._write()
+        while len(self.writing) > writing:
+            yield from self._written()
+        if self.progress is not None:
+            self.tally.read = self.supply.read
+            self.progress(self.tally.report("storing"))
+        self.tally.read = self.supply.read
+
+    def _write(self) -> Script[None]:
+        """Wait for the embedding of the first batch in flight, and begin to write it."""
+        pending, tally = self.flight[0], self.tally
+        yield from embedding.finish(self.run, pending)
+        del self.flight[0]
+        metadata = self.metadata.popleft()
+        embedded = tally.take(pending)
+        writable = [document for document in pending.documents if document.document_id in embedded]
+        if not writable and not metadata:
+            return
+        info = self.run.info
+        for language in sorted({document.language for document in writable} - {info.language}):
+            yield from fetch("SELECT pgseek.add_language(%s, %s)", [info.collection_id, language])
+        yield from self.load.expect(len(writable), sum(map(len, embedded.values())), self.supply.read)
+        while len(self.writing) >= WRITERS:
+            yield from self._written()
+        written = Written()
+        self.writing.append((yield from start(partial(_store, info, writable, metadata, embedded, written))))
+
+    def _written(self) -> Script[None]:
+        self.tally.add((yield from join(self.writing.popleft())))
 
 
-def _with_its_error(supply: Iterator[list[Prepared]]) -> Iterator[list[Prepared] | Exception]:
+def _with_its_error(supply: Supply) -> Iterator[list[Prepared] | Exception]:
     """Yield batches, and last the source's own error: what it gave before is stored all the same."""
     try:
         yield from supply
@@ -159,75 +265,33 @@ def check_source(documents: object, batch_size: object) -> None:
         )
 
 
-def settle(info: CollectionInfo, written: int) -> Script[None]:
-    """After writing ``written`` chunks: statistics, the index if it is due, and the planner's view."""
-    # Asked of the catalogue, not of this run: an earlier one may have been killed before it came here.
-    yield from keep_statistics(info)
-    yield from ensure_index(info)
-    # What was written last waits in the index's list of pending entries: searches need not read it.
-    yield from fetch(
-        "SELECT gin_clean_pending_list(oid) FROM pg_class WHERE oid = to_regclass('pgseek.chunks_codes_idx')"
-        " AND pg_has_role(relowner, 'USAGE') AND current_setting('transaction_read_only') = 'off'"
-    )
-    state = yield from fetch_one(
-        "SELECT count(*) > 0 AS never FROM pg_class WHERE oid = ANY (ARRAY[to_regclass('pgseek.chunks'),"
-        " to_regclass(%s)]::oid[]) AND reltuples < 0",
-        [f"pgseek.embeddings_{info.space_id}"],
-    )
-    if written >= ANALYZE_FROM or (state is not None and state["never"]):
-        tables = ("documents", "chunks", f"embeddings_{info.space_id}")
-        names = SQL(", ").join(Identifier("pgseek", table) for table in tables)
-        # A user who does not own the tables gets a warning from the server, not an error.
-        yield from fetch(SQL("ANALYZE {}").format(names))
-
-
-def keep_statistics(info: CollectionInfo) -> Script[None]:
-    """Refresh BM25's statistics once the collection has grown or shrunk by a tenth since the last time.
-
-    A collection of moderate size whose average length has moved by a tenth is weighed anew, too.
-    """
-    row = yield from fetch_one(
-        "SELECT s.chunks AS then, (SELECT count(*) FROM pgseek.chunks c"
-        " WHERE c.collection_id = s.collection_id) AS now"
-        " FROM pgseek.collection_statistics s WHERE s.collection_id = %s",
-        [info.collection_id],
-    )
-    if row is None or abs(row["now"] - row["then"]) * 10 < row["then"] or row["now"] == row["then"]:
-        return
-    refreshed = yield from fetch_one("SELECT drift FROM pgseek.refresh_statistics(%s)", [info.name])
-    drift = refreshed["drift"] if refreshed else None
-    if drift is not None and not 0.9 <= drift <= 1.1 and row["now"] <= REWEIGH_UP_TO:
-        yield from fetch("SELECT pgseek.reweigh(%s)", [info.name])
-
-
 def divide(
     info: CollectionInfo, documents: Sequence[Prepared]
 ) -> Script[tuple[list[Prepared], list[Prepared], int]]:
     """Return documents with new content, those with other metadata only, and how many are unchanged."""
-    stored = (yield from _compare(info, documents)) if documents else {}
-    content: list[Prepared] = []
-    metadata: list[Prepared] = []
-    for document in documents:
-        state = stored.get(document.document_id)
-        if state is None or not state["same_content"]:
-            content.append(document)
-        elif not state["same_metadata"]:
-            metadata.append(document)
-    return content, metadata, len(documents) - len(content) - len(metadata)
-
-
-def _finish(
-    run: Embedding, flight: list[Pending], metadata: Sequence[Prepared], tally: Tally
-) -> Script[None]:
-    """Wait for the embedding of the first batch in flight, and write it."""
-    pending = flight[0]
-    yield from embedding.finish(run, pending)
-    del flight[0]
-    embedded = tally.take(pending)
-    writable = [document for document in pending.documents if document.document_id in embedded]
-    for language in sorted({document.language for document in writable} - {run.info.language}):
-        yield from fetch("SELECT pgseek.add_language(%s, %s)", [run.info.collection_id, language])
-    yield from _store(run.info, writable, metadata, embedded, tally)
+    if not documents:
+        return [], [], 0
+    # Ids and hashes go as bytes end to end and metadata as one array: of half the documents of most
+    # ingests nothing else is ever asked, and arrays of their own cost the driver more than the server.
+    rows = yield from fetch(
+        "SELECT s.n, d.content_hash = s.content_hash AS same_content"
+        " FROM (SELECT m.n, m.metadata,"
+        "   encode(substr(%(ids)b, (m.n::int - 1) * 16 + 1, 16), 'hex')::uuid AS document_id,"
+        "   substr(%(hashes)b, (m.n::int - 1) * 32 + 1, 32) AS content_hash"
+        "   FROM jsonb_array_elements(%(metadata)s::jsonb) WITH ORDINALITY AS m (metadata, n)) AS s"
+        " LEFT JOIN pgseek.documents d ON d.collection_id = %(collection)s"
+        " AND d.document_id = s.document_id"
+        " WHERE d.content_hash IS DISTINCT FROM s.content_hash OR d.metadata <> s.metadata",
+        {
+            "ids": b"".join([d.document_id.bytes for d in documents]),
+            "hashes": b"".join([d.content_hash for d in documents]),
+            "metadata": f"[{','.join([d.metadata for d in documents])}]",
+            "collection": info.collection_id,
+        },
+    )
+    content = [documents[row["n"] - 1] for row in rows if not row["same_content"]]
+    metadata = [documents[row["n"] - 1] for row in rows if row["same_content"]]
+    return content, metadata, len(documents) - len(rows)
 
 
 def _store(
@@ -235,11 +299,11 @@ def _store(
     content: Sequence[Prepared],
     metadata: Sequence[Prepared],
     embedded: Mapping[UUID, list[EmbeddedChunk]],
-    tally: Tally,
-) -> Script[None]:
+    written: Written,
+) -> Script[Written]:
     """Write documents in one transaction; one that the server cannot hold is found and rejected."""
     if not content and not metadata:
-        return
+        return written
 
     def write() -> Script[dict[str, int]]:
         return (yield from write_batch(info, content, metadata, embedded))
@@ -252,30 +316,33 @@ def _store(
         if len(content) + len(metadata) == 1:
             (culprit,) = [*content, *metadata]
             reason = f"the server cannot hold it: {error}"
-            tally.rejected.append(Rejection(culprit.position, culprit.external_id, reason, culprit.source))
-            return
+            rejection = Rejection(culprit.position, culprit.external_id, reason, culprit.source)
+            written.rejected.append((rejection, culprit))
+            return written
         middle, half = (len(content) + 1) // 2, (len(metadata) + 1) // 2
-        yield from _store(info, content[:middle], metadata[:half] if not content else [], embedded, tally)
-        yield from _store(info, content[middle:], metadata if content else metadata[half:], embedded, tally)
-        return
-    tally.new += counts["new"]
-    tally.changed += counts["changed"]
-    tally.metadata_changed += counts["metadata_changed"]
-    tally.unchanged += counts["unchanged"]
-    tally.chunks += counts["chunks"]
+        yield from _store(info, content[:middle], metadata[:half] if not content else [], embedded, written)
+        yield from _store(info, content[middle:], metadata if content else metadata[half:], embedded, written)
+        return written
+    for name, number in counts.items():
+        written.counts[name] = written.counts.get(name, 0) + number
+    return written
 
 
-def _compare(info: CollectionInfo, batch: Sequence[Prepared]) -> Script[dict[UUID, dict[str, Any]]]:
-    rows = yield from fetch(
-        "SELECT d.document_id, d.content_hash = s.content_hash AS same_content,"
-        " d.metadata = s.metadata::jsonb AS same_metadata"
-        " FROM unnest(%s::uuid[], %s::bytea[], %s::text[]) AS s (document_id, content_hash, metadata)"
-        " JOIN pgseek.documents d ON d.collection_id = %s AND d.document_id = s.document_id",
-        [
-            [d.document_id for d in batch],
-            [d.content_hash for d in batch],
-            [d.metadata for d in batch],
-            info.collection_id,
-        ],
-    )
-    return {row["document_id"]: row for row in rows}
+def _as_record(record: object) -> Mapping[str, Any] | None:
+    """Return a document as a mapping that ingest takes, None where there is none."""
+    if isinstance(record, Mapping):
+        return record
+    if isinstance(record, Document):
+        found = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    elif isinstance(record, Prepared):
+        found = {
+            "id": record.external_id,
+            "text": record.body,
+            "title": record.title,
+            "metadata": json.loads(record.metadata),
+            "language": record.language,
+            "format": record.format,
+        }
+    else:
+        return None
+    return {name: value for name, value in found.items() if value or name in {"id", "text"}}

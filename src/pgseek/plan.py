@@ -11,7 +11,7 @@ from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Limits, Spending
 from pgseek.embedding import Embedding, chunked, rejections
 from pgseek.ingest import check_source, divide
-from pgseek.prepare import BATCH_SIZE, Prepared, Source, batches
+from pgseek.prepare import BATCH_SIZE, Prepared, Source, Supply
 from pgseek.steps import Script, fetch_one
 from pgseek.types import CachePolicy, CollectionInfo, IngestPlan, Rejection
 
@@ -28,7 +28,8 @@ def plan(info: CollectionInfo, embedder: Embedder, documents: Iterable[Source]) 
     seen: set[bytes] = set()
     tokens = requests = 0
     count = getattr(embedder, "count_tokens", None)
-    for batch in batches(documents, info.language, known, BATCH_SIZE, rejected):
+    supply = Supply(documents, info.language, known, BATCH_SIZE, lambda found, _: rejected.append(found))
+    for batch in supply:
         content, metadata, unchanged = yield from divide(info, batch)
         pending = chunked(run, content)
         rejected += rejections(content, pending.unfit)

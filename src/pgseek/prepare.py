@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgseek.collections import Languages
@@ -14,16 +14,29 @@ from pgseek.errors import InvalidInput
 from pgseek.types import Document, Located, Rejection
 
 Source = Document | Mapping[str, Any] | Located | Rejection
+# Called with each document that is refused, and the record it came from if there is one.
+Reject = Callable[[Rejection, object], None]
 FIELDS = ("id", "text", "title", "metadata", "language", "format")
 BATCH_SIZE = 500
 # A batch ends early at this many characters, so that long documents do not add up in memory.
 BATCH_CHARACTERS = 8_000_000
+# pgseek.put_documents has the same bounds.
 MAX_TITLE = 10_000
+MAX_TEXT_BYTES = 8_000_000
+MAX_METADATA_BYTES = 262_144
+MAX_METADATA_DEPTH = 4
+# ASCII characters without a space between them: data in base64, not words.
+MAX_WORD = 50_000
+_LONG_WORD = re.compile(rf"[!-~]{{{MAX_WORD}}}")
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_EMPTY: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A checked document: ``metadata`` as JSON text, hashes as stored."""
+class Prepared(NamedTuple):
+    """A checked document: ``metadata`` as JSON text, hashes as stored.
+
+    (A named tuple: of all immutable things it is made fastest, and there are millions.)
+    """
 
     position: int
     source: str | None
@@ -48,49 +61,68 @@ def document_id(external_id: str) -> UUID:
 def content_hash(title: str, body: str, language: str, format: str = "") -> bytes:  # noqa: A002
     """Return the 32 bytes that answer "embed again?"; the SQL function of the same name agrees."""
     parts = (title, body, language, format) if format else (title, body, language)
-    return hashlib.sha256(b"".join(hashlib.sha256(p.encode()).digest() for p in parts)).digest()
+    return hashlib.sha256(b"".join([hashlib.sha256(p.encode()).digest() for p in parts])).digest()
 
 
-def batches(
-    documents: Iterable[Source],
-    language: str,
-    known: Languages,
-    size: int,
-    rejected: list[Rejection],
-) -> Iterator[list[Prepared]]:
-    """Yield checked documents in batches; the bad ones, and ids seen before, go to ``rejected``."""
-    batch: list[Prepared] = []
-    characters = 0
-    seen: set[bytes] = set()
-    try:
-        for position, item in enumerate(documents, 1):
-            outcome = prepare(item, position, language, known)
-            if isinstance(outcome, Prepared):
-                # Twelve of the id's bytes tell more documents apart than there can be.
-                key = outcome.document_id.bytes[:6] + outcome.document_id.bytes[-6:]
-                if key in seen:
-                    outcome = Rejection(
-                        outcome.position,
-                        outcome.external_id,
-                        "the id occurred before in this ingest; the first is kept",
-                        outcome.source,
-                    )
-                else:
-                    seen.add(key)
+class Supply:
+    """Documents of a source, checked, in batches; the bad ones, and ids seen before, are refused.
+
+    ``seen`` holds the document ids of all that had an id, the refused ones included, as 16 bytes each;
+    ``nameless`` counts what was refused and had none.
+    """
+
+    def __init__(
+        self, documents: Iterable[Source], language: str, known: Languages, size: int, reject: Reject
+    ) -> None:
+        self._documents = documents
+        self._language = language
+        self._known = known
+        self._size = size
+        self._reject = reject
+        self.seen: set[bytes] = set()
+        self.read = 0
+        self.nameless = 0
+
+    def __iter__(self) -> Iterator[list[Prepared]]:
+        batch: list[Prepared] = []
+        characters = refused = 0
+        try:
+            for position, item in enumerate(self._documents, 1):
+                self.read = position
+                outcome = self._checked(item, position)
+                if isinstance(outcome, Prepared):
                     batch.append(outcome)
                     characters += len(outcome.body) + len(outcome.metadata)
-            if isinstance(outcome, Rejection):
-                rejected.append(outcome)
-            if len(batch) == size or characters > BATCH_CHARACTERS:
+                else:
+                    refused += 1
+                    self._reject(outcome, item.record if isinstance(item, Located) else item)
+                if len(batch) == self._size or characters > BATCH_CHARACTERS or refused == self._size:
+                    yield batch
+                    batch, characters, refused = [], 0, 0
+        except Exception:
+            # The source's own error: what it gave before is stored all the same.
+            if batch:
                 yield batch
-                batch, characters = [], 0
-    except Exception:
-        # The source's own error: what it gave before is stored all the same.
-        if batch:
+            raise
+        if batch or refused:
             yield batch
-        raise
-    if batch or rejected:
-        yield batch
+
+    def _checked(self, item: Source, position: int) -> Prepared | Rejection:
+        outcome = prepare(item, position, self._language, self._known)
+        if isinstance(outcome, Prepared):
+            key = outcome.document_id.bytes
+            if key not in self.seen:
+                self.seen.add(key)
+                return outcome
+            reason = "the id occurred before in this ingest; the first is kept"
+            return Rejection(outcome.position, outcome.external_id, reason, outcome.source)
+        try:
+            # What was stored of it before is not gone from its source.
+            self.seen.add(document_id(outcome.id or "").bytes)
+        except UnicodeEncodeError:
+            self.nameless += 1
+        self.nameless += not outcome.id
+        return outcome
 
 
 def prepare(item: Source, position: int, language: str, known: Languages) -> Prepared | Rejection:
@@ -105,25 +137,25 @@ def prepare(item: Source, position: int, language: str, known: Languages) -> Pre
     try:
         document = given if isinstance(given, Document) else document_from(given)
         external_id = document.id if isinstance(document.id, str) else None
-        for name, value in (
-            ("id", document.id),
-            ("text", document.text),
-            ("title", document.title),
-            ("format", document.format),
-        ):
-            _check_text(name, value)
-        if not document.id:
+        key = _checked_text("id", document.id)
+        body = _checked_text("text", document.text)
+        title = _checked_text("title", document.title)
+        written_in = _checked_text("format", document.format)
+        if not key:
             raise InvalidInput("the id is empty")
         if len(document.title) > MAX_TITLE:
             raise InvalidInput(
                 f"the title has {len(document.title):,} characters, at most {MAX_TITLE:,} are allowed"
             )
-        if not document.text.strip():
-            raise InvalidInput("the document has no text")
+        _check_body(document.text, body)
         metadata = _metadata_json(document.metadata)
         language = known.canonical(document.language or language)
     except InvalidInput as error:
         return Rejection(position, external_id, str(error), source)
+    sha256 = hashlib.sha256
+    parts = [sha256(title).digest(), sha256(body).digest(), sha256(language.encode()).digest()]
+    if written_in:
+        parts.append(sha256(written_in).digest())
     return Prepared(
         position,
         source,
@@ -133,7 +165,8 @@ def prepare(item: Source, position: int, language: str, known: Languages) -> Pre
         document.text,
         language,
         metadata,
-        content_hash(document.title, document.text, language, document.format),
+        # As content_hash(), of the bytes that are at hand.
+        sha256(b"".join(parts)).digest(),
         document.format,
     )
 
@@ -149,7 +182,7 @@ def document_from(item: object) -> Document:
     values = dict(item)
     if "_id" in values:
         values["id"] = values.pop("_id")
-    unknown = sorted(str(key) for key in set(values) - set(FIELDS))
+    unknown = sorted(str(key) for key in values.keys() - _KNOWN)
     if unknown:
         raise InvalidInput(f"the key {unknown[0]!r} is none of {', '.join(FIELDS)}")
     if values.get("id") is None:
@@ -160,30 +193,70 @@ def document_from(item: object) -> Document:
         except ValueError as error:
             raise InvalidInput(f"the id is a number that cannot be written: {error}") from error
     # A field that is null is one that is not there; any other value must be of its type.
-    given = {name: value for name, value in values.items() if value is not None}
-    return Document(text=given.pop("text", ""), **given)
+    if None in values.values():
+        values = {name: value for name, value in values.items() if value is not None}
+    return Document(text=values.pop("text", ""), **values)
 
 
-def _check_text(name: str, value: object) -> None:
+_KNOWN = frozenset(FIELDS)
+
+
+def _checked_text(name: str, value: object) -> bytes:
+    """Return the UTF-8 of a text that PostgreSQL can store."""
     if not isinstance(value, str):
         raise InvalidInput(f"{name} is a {type(value).__name__}, but must be text")
     if "\x00" in value:
         raise InvalidInput(f"{name} holds a NUL byte at character {value.index(chr(0))}")
     try:
-        value.encode()
+        return value.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(f"{name} holds a lone surrogate at character {error.start}") from error
+
+
+def _check_body(text: str, encoded: bytes) -> None:
+    if not text or text.isspace():
+        raise InvalidInput("the document has no text")
+    if len(encoded) > MAX_TEXT_BYTES:
+        raise InvalidInput(
+            f"the text has {len(encoded):,} bytes, at most {MAX_TEXT_BYTES:,} are allowed; divide it"
+        )
+    if len(text) >= MAX_WORD and (word := _LONG_WORD.search(text)):
+        raise InvalidInput(
+            f"the text has {MAX_WORD:,} characters without a space from character {word.start()} on: that is "
+            "data, not words"
+        )
 
 
 def _metadata_json(metadata: object) -> str:
     if not isinstance(metadata, Mapping):
         raise InvalidInput(f"metadata is a {type(metadata).__name__}, but must be a JSON object")
+    if not metadata:
+        return "{}"
     try:
-        text = json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
+        text = _ENCODER.encode(dict(metadata))
+        # A depth that json can write, so one that can be walked.
+        levels = _levels(metadata)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"metadata cannot be written as JSON: {error}") from error
-    _check_text("metadata", text)
+    if levels > MAX_METADATA_DEPTH:
+        raise InvalidInput(
+            f"metadata is nested {levels} levels deep, at most {MAX_METADATA_DEPTH} are allowed"
+        )
+    encoded = _checked_text("metadata", text)
+    if len(encoded) > MAX_METADATA_BYTES:
+        raise InvalidInput(
+            f"metadata has {len(encoded):,} bytes as JSON, at most {MAX_METADATA_BYTES:,} are allowed"
+        )
     # A NUL comes out as this escape; the same letters after an escaped backslash are plain text.
-    if "\\u0000" in text.replace("\\\\", ""):
+    if "\\u0000" in text and "\\u0000" in text.replace("\\\\", ""):
         raise InvalidInput("metadata holds a NUL byte")
     return text
+
+
+def _levels(value: object) -> int:
+    """Return how deep objects and arrays are nested: 1 for one that holds neither."""
+    if isinstance(value, Mapping):
+        return 1 + max(map(_levels, value.values()), default=0)
+    if isinstance(value, list | tuple):
+        return 1 + max(map(_levels, value), default=0)
+    return 0

@@ -6,7 +6,8 @@ from pgseek import embedding
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedding import Embedding
-from pgseek.ingest import Progress, Tally, settle
+from pgseek.ingest import Progress, Tally
+from pgseek.loading import settle
 from pgseek.prepare import Prepared
 from pgseek.steps import Script, fetch, transact
 from pgseek.types import CachePolicy, CollectionInfo, IngestReport

@@ -78,6 +78,30 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """Begin to run another script beside this one; the result is a `Running`."""
+
+    script: Callable[[], Generator[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Wait for what `Start` began; the result is its script's, or the error it ended with."""
+
+    running: Running
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A script that runs beside this one: a future of a thread, or a task of the event loop.
+
+    Whoever ends before it has been joined waits for it, so that nothing is written afterwards.
+    """
+
+    future: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Underway:
     """Embedding in the background. Setting ``stop`` ends it after the requests that are on their way."""
 
@@ -102,10 +126,12 @@ class EmbedQuery:
 class Background:
     """Threads that embed while something else happens: embedders block, under either client.
 
-    An embedder without ``embed_many`` may not stand two calls at once: those take turns.
+    An embedder without ``embed_many`` may not stand two calls at once: those take turns. Under the
+    blocking client, scripts that were started run in threads, too.
     """
 
     def __init__(self) -> None:
+        self._scripts = ThreadPoolExecutor(8, thread_name_prefix="pgseek-ingest")
         self._remote = ThreadPoolExecutor(4, thread_name_prefix="pgseek-ingest")
         self._local = ThreadPoolExecutor(1, thread_name_prefix="pgseek-ingest")
 
@@ -119,13 +145,20 @@ class Background:
             raise PgseekError(CLOSED) from error
         return Underway(future, stop)
 
+    def start(self, run: Callable[[Generator[Any, Any, T]], T], script: Generator[Any, Any, T]) -> Future[T]:
+        """Run a script in a thread. Raises `PgseekError` after `close`."""
+        try:
+            return self._scripts.submit(run, script)
+        except RuntimeError as error:
+            raise PgseekError(CLOSED) from error
+
     def close(self) -> None:
         """Let what is under way end by itself, and begin nothing more."""
-        for pool in (self._remote, self._local):
+        for pool in (self._remote, self._local, self._scripts):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-Step = Fetch | CopyIn | Transact | StartEmbedding | Await | Sleep | EmbedQuery
+Step = Fetch | CopyIn | Transact | Start | Join | StartEmbedding | Await | Sleep | EmbedQuery
 Script = Generator[Step, Any, T]
 
 
@@ -180,6 +213,17 @@ def transact(script: Callable[[], Script[T]]) -> Script[T]:
     """Run the script in one transaction and return its result."""
     result: T = yield Transact(script)
     return result
+
+
+def start(script: Callable[[], Script[Any]]) -> Script[Running]:
+    """Begin to run another script beside this one."""
+    running: Running = yield Start(script)
+    return running
+
+
+def join(running: Running) -> Script[Any]:
+    """Wait for a script that was started; return its result, or raise the error it ended with."""
+    return (yield Join(running))
 
 
 def start_embedding(

@@ -20,6 +20,9 @@ Lexical = Literal["bm25", "ts_rank_cd", "ts_rank"]
 Normalization = Literal["max", "minmax"]
 Syntax = Literal["web", "plain"]
 InputType = Literal["document", "query"]
+Stage = Literal["storing", "indexing", "removing", "done"]
+Indexes = Literal["auto", "keep", "rebuild"]
+INDEXES: tuple[Indexes, ...] = ("auto", "keep", "rebuild")
 Kind = Literal["chunk", "document", "question", "summary"]
 FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
 LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
@@ -224,7 +227,9 @@ class IngestReport:
     ``changed`` counts documents whose text, title or language changed, ``metadata_changed`` those
     where only the metadata did (nothing is embedded for them). ``embedded`` counts texts sent to
     the embedder, ``cached`` texts whose vector the cache held. ``tokens`` were billed by the embedder's
-    service (0 for a local one), ``cost`` is in dollars at the catalogue's price.
+    service (0 for a local one), ``cost`` is in dollars at the catalogue's price. ``read`` counts what the
+    source gave, ``removed`` what a sync removed. ``stage`` says how far it is: 'storing', 'indexing',
+    'removing' or 'done'.
     """
 
     new: int = 0
@@ -238,10 +243,13 @@ class IngestReport:
     seconds: float = 0.0
     tokens: int = 0
     cost: float = 0.0
+    read: int = 0
+    removed: int = 0
+    stage: Stage = "done"
 
     @property
     def documents(self) -> int:
-        """Documents read, the rejected included."""
+        """Documents done with, the rejected included."""
         stored = self.new + self.changed + self.metadata_changed + self.unchanged
         return stored + len(self.rejected)
 

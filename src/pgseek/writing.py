@@ -1,10 +1,16 @@
-"""Writing a batch in one transaction: documents, chunks and vectors whole, or not at all."""
+"""Writing a batch in one transaction: documents, chunks and vectors whole, or not at all.
+
+Rows travel by binary COPY into temporary tables and are merged from there by one statement per table. A
+chunk that a changed document keeps stays as it is, and its vector with it: what is in an index already
+need not be put there again.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from pgvector import HalfVector
@@ -15,6 +21,58 @@ from pgseek.errors import CollectionNotFound
 from pgseek.prepare import Prepared
 from pgseek.steps import Script, copy_in, fetch, fetch_one
 from pgseek.types import Chunk, CollectionInfo
+
+# Staging tables' names end in the revision that made their columns so: a pooled session may outlive an
+# upgrade. JSON travels as the text it is (psycopg would write it as JSON once more).
+_STAGE_DOCUMENTS = SQL(
+    "CREATE TEMPORARY TABLE IF NOT EXISTS pgseek_documents_0005 (document_id uuid, external_id text,"
+    " title text, body text, language text, format text, metadata text, content_hash bytea)"
+    " ON COMMIT DELETE ROWS"
+)
+_COPY_DOCUMENTS = SQL("COPY pg_temp.pgseek_documents_0005 FROM STDIN (FORMAT binary)")
+_DOCUMENT_TYPES = ("uuid", "text", "text", "text", "text", "text", "text", "bytea")
+_STAGE_CHUNKS = SQL(
+    "CREATE TEMPORARY TABLE IF NOT EXISTS pgseek_chunks_0005 (document_id uuid, ordinal integer, kind text,"
+    " title text, text text, language text, char_start integer, char_end integer, text_hash bytea,"
+    " provenance text, section_start integer, section_end integer, of_ordinal integer) ON COMMIT DELETE ROWS"
+)
+_COPY_CHUNKS = SQL("COPY pg_temp.pgseek_chunks_0005 FROM STDIN (FORMAT binary)")
+_CHUNK_TYPES = (
+    *("uuid", "int4", "text", "text", "text", "text", "int4", "int4", "bytea", "text"),
+    *("int4", "int4", "int4"),
+)
+# A stored chunk c and a staged one s that read the same: their lexemes, weights and vectors do, too.
+_SAME = SQL(
+    "c.collection_id = %(collection)s AND c.document_id = s.document_id AND c.ordinal = s.ordinal"
+    " AND c.text_hash = s.text_hash AND c.kind = s.kind AND c.language = s.language"
+    " AND c.title = s.title AND c.text = s.text"
+)
+_INSERT_CHUNKS = SQL(
+    "INSERT INTO pgseek.chunks (collection_id, document_id, ordinal, kind, title, text, language,"
+    " char_start, char_end, text_hash, provenance, section_start, section_end, of_ordinal, lexemes, terms)"
+    " SELECT %(collection)s, s.document_id, s.ordinal, s.kind, s.title, s.text, s.language,"
+    " s.char_start, s.char_end, s.text_hash, s.provenance::jsonb, s.section_start, s.section_end,"
+    " s.of_ordinal, a.lexemes, a.terms FROM pg_temp.pgseek_chunks_0005 s,"
+    # Vectors alone find a whole document: its words are those of its chunks.
+    " pgseek.analyze(s.language, CASE WHEN s.kind <> 'document' THEN s.title ELSE '' END, s.text,"
+    " %(weighting)s::real[]) AS a"
+)
+_UNLESS_KEPT = SQL(" WHERE NOT EXISTS (SELECT FROM pgseek.chunks c WHERE {})").format(_SAME)
+_DELETE_CHUNKS = SQL(
+    "DELETE FROM pgseek.chunks c WHERE c.collection_id = %(collection)s"
+    " AND c.document_id = ANY (%(changed)s)"
+    " AND NOT EXISTS (SELECT FROM pg_temp.pgseek_chunks_0005 s WHERE {})"
+    " RETURNING c.document_id, c.ordinal"
+).format(_SAME)
+_MOVE_CHUNKS = SQL(
+    "UPDATE pgseek.chunks c SET char_start = s.char_start, char_end = s.char_end,"
+    " provenance = s.provenance::jsonb, section_start = s.section_start, section_end = s.section_end,"
+    " of_ordinal = s.of_ordinal FROM pg_temp.pgseek_chunks_0005 s"
+    " WHERE s.document_id = ANY (%(changed)s) AND {}"
+    " AND (c.char_start, c.char_end, c.provenance, c.section_start, c.section_end, c.of_ordinal)"
+    " IS DISTINCT FROM (s.char_start, s.char_end, s.provenance::jsonb, s.section_start, s.section_end,"
+    " s.of_ordinal)"
+).format(_SAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +94,47 @@ def write_batch(
     metadata: Sequence[Prepared],
     embedded: Mapping[UUID, list[EmbeddedChunk]],
 ) -> Script[dict[str, int]]:
-    """Write one batch; documents in the order of their ids, so that two ingests rarely deadlock."""
+    """Write one batch; documents in the order of their ids, so that two ingests rarely deadlock.
+
+    ``content`` holds documents whose content is new or changed, ``metadata`` those with other metadata
+    only. Another writer may have been there first: returns what really changed, by name of the report.
+    """
     counts = dict.fromkeys(("new", "changed", "metadata_changed", "unchanged", "chunks"), 0)
     by_id = {d.document_id: d for d in sorted(content, key=lambda d: d.document_id)}
+    yield from fetch(_STAGE_DOCUMENTS)
+    yield from copy_in(_COPY_DOCUMENTS, _DOCUMENT_TYPES, map(_document_row, by_id.values()))
     locked = yield from fetch(
-        "SELECT document_id, content_hash FROM pgseek.documents"
-        " WHERE collection_id = %s AND document_id = ANY (%s) ORDER BY document_id FOR UPDATE",
-        [info.collection_id, [*by_id, *(d.document_id for d in metadata)]],
+        "SELECT d.document_id, d.content_hash FROM pgseek.documents d"
+        " WHERE d.collection_id = %s AND d.document_id IN (SELECT s.document_id FROM"
+        " pg_temp.pgseek_documents_0005 s UNION ALL SELECT unnest(%s::uuid[]))"
+        " ORDER BY d.document_id FOR UPDATE",
+        [info.collection_id, [d.document_id for d in metadata]],
     )
     before = {row["document_id"]: row["content_hash"] for row in locked}
     written = yield from fetch(
-        "INSERT INTO pgseek.documents AS d (collection_id, document_id, external_id, title, body,"
-        " language, format, metadata, content_hash, created_at, updated_at)"
+        "INSERT INTO pgseek.documents AS d (collection_id, document_id, external_id, title, body, language,"
+        " format, metadata, content_hash, created_at, updated_at)"
         " SELECT %s, s.document_id, s.external_id, s.title, s.body, s.language, s.format, s.metadata::jsonb,"
-        " s.content_hash, now(), now()"
-        " FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],"
-        " %s::bytea[])"
-        " AS s (document_id, external_id, title, body, language, format, metadata, content_hash)"
-        " ORDER BY s.document_id"
+        " s.content_hash, now(), now() FROM pg_temp.pgseek_documents_0005 s ORDER BY s.document_id"
         " ON CONFLICT (collection_id, document_id) DO UPDATE SET title = excluded.title,"
         " body = excluded.body, language = excluded.language, format = excluded.format,"
-        " metadata = excluded.metadata,"
-        " content_hash = excluded.content_hash, updated_at = excluded.updated_at"
+        " metadata = excluded.metadata, content_hash = excluded.content_hash,"
+        " updated_at = excluded.updated_at"
         " WHERE d.content_hash <> excluded.content_hash OR d.metadata <> excluded.metadata"
-        " RETURNING d.document_id",
-        [
-            info.collection_id,
-            list(by_id),
-            [d.external_id for d in by_id.values()],
-            [d.title for d in by_id.values()],
-            [d.body for d in by_id.values()],
-            [d.language for d in by_id.values()],
-            [d.format for d in by_id.values()],
-            [d.metadata for d in by_id.values()],
-            [d.content_hash for d in by_id.values()],
-        ],
+        # A row that was there has been locked by this very statement.
+        " RETURNING d.document_id, d.xmax = 0 AS inserted",
+        [info.collection_id],
     )
     # Not returned: another ingest stored the same document in the meantime.
+    inserted = {row["document_id"] for row in written if row["inserted"]}
     returned = {row["document_id"] for row in written}
-    replace = [i for i in by_id if i in returned and before.get(i) != by_id[i].content_hash]
-    yield from replace_chunks(info, {i: by_id[i] for i in replace}, embedded)
-    counts["chunks"] = sum(len(embedded[i]) for i in replace)
-    counts["new"] = sum(i not in before for i in returned)
-    counts["changed"] = sum(i in before for i in replace)
-    counts["metadata_changed"] = len(returned) - counts["new"] - counts["changed"]
+    changed = [i for i in by_id if i in returned - inserted and before.get(i) != by_id[i].content_hash]
+    fresh = [i for i in by_id if i in inserted]
+    yield from _put_chunks(info, by_id, fresh, changed, embedded)
+    counts["chunks"] = sum(len(embedded[i]) for i in (*fresh, *changed))
+    counts["new"] = len(fresh)
+    counts["changed"] = len(changed)
+    counts["metadata_changed"] = len(returned) - len(fresh) - len(changed)
     counts["unchanged"] = len(by_id) - len(returned)
 
     if metadata:
@@ -107,65 +162,101 @@ def replace_chunks(
     embedded: Mapping[UUID, list[EmbeddedChunk]],
 ) -> Script[None]:
     """Replace the chunks and embeddings of documents whose rows this transaction has locked."""
-    if not documents:
+    yield from _put_chunks(info, documents, (), list(documents), embedded)
+
+
+def _put_chunks(
+    info: CollectionInfo,
+    documents: Mapping[UUID, Prepared],
+    fresh: Sequence[UUID],
+    changed: Sequence[UUID],
+    embedded: Mapping[UUID, list[EmbeddedChunk]],
+) -> Script[None]:
+    """Store chunks and vectors of ``fresh`` documents, which have none, and of ``changed`` ones."""
+    if not fresh and not changed:
         return
-    weighting = yield from _weighting(info, documents, embedded)
-    ids = list(documents)
-    key = [info.collection_id, ids]
-    yield from fetch("SELECT pgseek.delete_embeddings(%s, %s)", key)
-    yield from fetch("DELETE FROM pgseek.chunks WHERE collection_id = %s AND document_id = ANY (%s)", key)
-    yield from fetch(
-        "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)", key
-    )
-    rows = [(i, e) for i in ids for e in embedded[i]]
-    yield from fetch(
-        "INSERT INTO pgseek.chunks (collection_id, document_id, ordinal, kind, title, text, language,"
-        " char_start, char_end, text_hash, provenance, section_start, section_end, of_ordinal,"
-        " lexemes, terms)"
-        " SELECT d.collection_id, d.document_id, s.ordinal, s.kind, s.title, s.text, d.language,"
-        " s.char_start, s.char_end, s.text_hash, s.provenance::jsonb, s.section_start, s.section_end,"
-        " s.of_ordinal, a.lexemes, a.terms"
-        " FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[],"
-        " %s::bytea[], %s::text[], %s::int[], %s::int[], %s::int[])"
-        " AS s (document_id, ordinal, kind, title, text, char_start, char_end, text_hash, provenance,"
-        " section_start, section_end, of_ordinal)"
-        " JOIN pgseek.documents d ON d.collection_id = %s AND d.document_id = s.document_id,"
-        " pgseek.analyze(d.language, s.title, s.text, %s::real[]) AS a",
-        [
-            [i for i, _ in rows],
-            [e.chunk.ordinal for _, e in rows],
-            [e.chunk.kind for _, e in rows],
-            [e.title for _, e in rows],
-            [e.chunk.text for _, e in rows],
-            [e.chunk.char_start for _, e in rows],
-            [e.chunk.char_end for _, e in rows],
-            [e.text_hash for _, e in rows],
-            [json.dumps(dict(e.chunk.provenance), ensure_ascii=False) for _, e in rows],
-            [e.chunk.section[0] if e.chunk.section else None for _, e in rows],
-            [e.chunk.section[1] if e.chunk.section else None for _, e in rows],
-            [e.chunk.of_ordinal for _, e in rows],
-            info.collection_id,
-            weighting,
-        ],
-    )
+    ids = sorted((*fresh, *changed))
+    rows = [(documents[i], e) for i in ids for e in embedded[i]]
+    weighting = yield from _weighting(info, rows)
+    yield from fetch(_STAGE_CHUNKS)
+    yield from copy_in(_COPY_CHUNKS, _CHUNK_TYPES, (_chunk_row(document, e) for document, e in rows))
+    parameters = {"collection": info.collection_id, "changed": list(changed), "weighting": weighting}
+    if changed:
+        yield from _clear(info, parameters)
+    yield from fetch(_INSERT_CHUNKS + _UNLESS_KEPT if changed else _INSERT_CHUNKS, parameters)
+    table = Identifier("pgseek", f"embeddings_{info.space_id}")
+    held: set[tuple[UUID, int]] = set()
+    if changed:
+        found = yield from fetch(
+            SQL(
+                "SELECT document_id, ordinal FROM {}"
+                " WHERE collection_id = %(collection)s AND document_id = ANY (%(changed)s)"
+            ).format(table),
+            parameters,
+        )
+        held = {(row["document_id"], row["ordinal"]) for row in found}
     half = info.storage == "halfvec"
     yield from copy_in(
         SQL("COPY {} (collection_id, document_id, ordinal, embedding) FROM STDIN (FORMAT binary)").format(
-            Identifier("pgseek", f"embeddings_{info.space_id}")
+            table
         ),
         ("int4", "uuid", "int4", info.storage),
         (
-            (info.collection_id, i, e.chunk.ordinal, HalfVector(e.vector) if half else e.vector)
-            for i, e in rows
+            (info.collection_id, d.document_id, e.chunk.ordinal, HalfVector(e.vector) if half else e.vector)
+            for d, e in rows
+            if (d.document_id, e.chunk.ordinal) not in held
         ),
     )
 
 
-def _weighting(
-    info: CollectionInfo,
-    documents: Mapping[UUID, Prepared],
-    embedded: Mapping[UUID, list[EmbeddedChunk]],
-) -> Script[list[float]]:
+def _clear(info: CollectionInfo, parameters: dict[str, Any]) -> Script[None]:
+    """Delete chunks of changed documents that are not staged, with their vectors; place the others anew."""
+    deleted = yield from fetch(_DELETE_CHUNKS, parameters)
+    yield from fetch(
+        "SELECT pgseek.delete_embeddings(%s, %s::uuid[], %s::int[])",
+        [info.collection_id, [row["document_id"] for row in deleted], [row["ordinal"] for row in deleted]],
+    )
+    yield from fetch(_MOVE_CHUNKS, parameters)
+    yield from fetch(
+        "DELETE FROM pgseek.ingest_queue WHERE collection_id = %(collection)s"
+        " AND document_id = ANY (%(changed)s)",
+        parameters,
+    )
+
+
+def _document_row(document: Prepared) -> tuple[Any, ...]:
+    return (
+        document.document_id,
+        document.external_id,
+        document.title,
+        document.body,
+        document.language,
+        document.format,
+        document.metadata,
+        document.content_hash,
+    )
+
+
+def _chunk_row(document: Prepared, embedded: EmbeddedChunk) -> tuple[Any, ...]:
+    chunk = embedded.chunk
+    return (
+        document.document_id,
+        chunk.ordinal,
+        chunk.kind,
+        embedded.title,
+        chunk.text,
+        document.language,
+        chunk.char_start,
+        chunk.char_end,
+        embedded.text_hash,
+        json.dumps(dict(chunk.provenance), ensure_ascii=False) if chunk.provenance else "{}",
+        chunk.section[0] if chunk.section else None,
+        chunk.section[1] if chunk.section else None,
+        chunk.of_ordinal,
+    )
+
+
+def _weighting(info: CollectionInfo, rows: Sequence[tuple[Prepared, EmbeddedChunk]]) -> Script[list[float]]:
     """Return what BM25 weighs new rows with, and keep ``reweigh`` out until the transaction is over.
 
     The first batch of an empty collection is the sample that the average length is taken from.
@@ -181,7 +272,7 @@ def _weighting(
             "SELECT FROM pgseek.collection_statistics WHERE collection_id = %s FOR UPDATE",
             [info.collection_id],
         )
-        sample = [(documents[i].title, e.chunk.text) for i in documents for e in embedded[i]]
+        sample = [(e.title, e.chunk.text) for _, e in rows if e.chunk.text]
         yield from fetch(
             "UPDATE pgseek.collection_statistics s SET weighting = coalesce(pgseek.propose_weighting("
             "%s, %s::text[], %s::text[], s.weighting[1], s.weighting[2], s.weighting[4]), s.weighting)"

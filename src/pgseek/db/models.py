@@ -318,6 +318,12 @@ def create_index_ddl(space_id: SpaceId, dimensions: int, storage: Storage) -> st
     return _ddl(CreateIndex(embedding_index(table, storage), if_not_exists=True))
 
 
+def create_codes_ddl() -> str:
+    """Return the CREATE INDEX IF NOT EXISTS of the index of words."""
+    index = next(index for index in chunks.indexes if index.name == "chunks_codes_idx")
+    return _ddl(CreateIndex(index, if_not_exists=True))
+
+
 def _ddl(element: ExecutableDDLElement) -> str:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     return str(element.compile(dialect=dialect))
