@@ -18,11 +18,11 @@ depends_on = None
 
 SQL = Path(__file__).parent.parent / "sql"
 # Of revision 0004, with another signature now.
-DROPPED = ("content_hash", "delete_embeddings", "search", "put_document")
+DROPPED = ("content_hash", "delete_embeddings", "bm25_candidates", "search", "put_document")
 # In the order they can be made in.
-FUNCTIONS = ("content_hash", "delete_embeddings", "search", "put_document")
+FUNCTIONS = ("content_hash", "delete_embeddings", "bm25_candidates", "search", "put_document")
 # What of them revision 0004 had.
-BEFORE = {"0001": ("content_hash", "delete_embeddings"), "0003": ("put_document",), "0004": ("search",)}
+BEFORE = {"0001": ("content_hash", "delete_embeddings"), "0003": ("bm25_candidates", "put_document"), "0004": ("search",)}
 
 TABLES = """
 ALTER TABLE pgseek.documents ADD COLUMN format text NOT NULL DEFAULT '';

@@ -26,6 +26,7 @@ from pgseek.errors import (
     CostLimitReached,
     DatabaseError,
     DimensionMismatch,
+    DocumentRejected,
     EmbedderError,
     InvalidInput,
     MissingExtra,
@@ -34,6 +35,7 @@ from pgseek.errors import (
     SchemaNotMigrated,
     SchemaTooNew,
     SpaceMismatch,
+    SyncRefused,
     UnsupportedServer,
 )
 from pgseek.types import (
@@ -67,6 +69,7 @@ __all__ = [
     "DatabaseError",
     "DimensionMismatch",
     "Document",
+    "DocumentRejected",
     "Embedder",
     "EmbedderError",
     "EmbedderIdentity",
@@ -86,6 +89,7 @@ __all__ = [
     "SchemaTooNew",
     "Search",
     "SpaceMismatch",
+    "SyncRefused",
     "UnsupportedServer",
     "__version__",
     "create_embedder",

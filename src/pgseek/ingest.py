@@ -46,6 +46,8 @@ Progress = Callable[[IngestReport], None]
 OnReject = Callable[[Rejection, Mapping[str, Any] | None], None]
 # Seconds: a source that takes longer to give a batch is not read ahead of.
 SLOW_SOURCE = 1.0
+# Seconds: one that takes longer is waited for longer than for a comparison, which then is no gain beside it.
+BRISK_SOURCE = 0.05
 # Batches that are written at once.
 WRITERS = 2
 
@@ -191,14 +193,17 @@ class _Line:
         """Take every batch of the source to its end; raise the source's own error when that is done."""
         failure: Exception | None = None
         asked = time.monotonic()
+        first = True
         for prepared in _with_its_error(self.supply):
             if isinstance(prepared, Exception):
                 failure = prepared
                 break
-            # Who reads a source that takes its time wants to find what it gave, not what it gave before.
-            slow = time.monotonic() - asked > SLOW_SOURCE
+            waited = time.monotonic() - asked
             self.comparing.append((yield from start(partial(divide, self.run.info, prepared))))
-            yield from self._advance(at_most=(0, 0, 0) if slow else (1, 1, WRITERS))
+            ahead = 0 if first or waited > BRISK_SOURCE else 1
+            # Who reads a source that takes its time wants to find what it gave, not what it gave before.
+            yield from self._advance(at_most=(0, 0, 0) if waited > SLOW_SOURCE else (ahead, 1, WRITERS))
+            first = False
             asked = time.monotonic()
         yield from self._advance(at_most=(0, 0, 0))
         if failure is not None:

@@ -67,8 +67,8 @@ def content_hash(title: str, body: str, language: str, format: str = "") -> byte
 class Supply:
     """Documents of a source, checked, in batches; the bad ones, and ids seen before, are refused.
 
-    ``seen`` holds the document ids of all that had an id, the refused ones included, as 16 bytes each;
-    ``nameless`` counts what was refused and had none.
+    ``seen`` holds the document ids of the good ones and ``refused`` those of the bad, as 16 bytes each;
+    ``nameless`` counts the bad ones that have no id.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Supply:
         self._size = size
         self._reject = reject
         self.seen: set[bytes] = set()
+        self.refused: set[bytes] = set()
         self.read = 0
         self.nameless = 0
 
@@ -117,11 +118,12 @@ class Supply:
             reason = "the id occurred before in this ingest; the first is kept"
             return Rejection(outcome.position, outcome.external_id, reason, outcome.source)
         try:
-            # What was stored of it before is not gone from its source.
-            self.seen.add(document_id(outcome.id or "").bytes)
+            if outcome.id:
+                self.refused.add(document_id(outcome.id).bytes)
+                return outcome
         except UnicodeEncodeError:
-            self.nameless += 1
-        self.nameless += not outcome.id
+            pass
+        self.nameless += 1
         return outcome
 
 

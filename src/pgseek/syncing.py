@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from uuid import UUID
 
 from psycopg.sql import SQL
@@ -63,7 +64,9 @@ def find_gone(info: CollectionInfo, supply: Supply, sync: Sync, began: datetime)
     """Return what the source did not give; inside a transaction."""
     parameters = {"collection": info.collection_id, "began": began, "within": sync.within}
     yield from fetch(_STAGE)
-    yield from copy_in(_COPY, ("uuid",), ((UUID(bytes=key),) for key in supply.seen))
+    # What was refused is not gone from its source: what is stored of it stays.
+    seen = chain(supply.seen, supply.refused)
+    yield from copy_in(_COPY, ("uuid",), ((UUID(bytes=key),) for key in seen))
     yield from fetch("ANALYZE pg_temp.pgseek_seen_0005")
     counted = yield from fetch_one(SQL("SELECT count(*) AS documents") + _CONCERNED, parameters)
     rows = yield from fetch(

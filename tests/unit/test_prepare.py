@@ -20,9 +20,9 @@ from pgseek.collections import Languages
 from pgseek.embedders.base import identity_hash
 from pgseek.embedding import embedding_text
 from pgseek.errors import InvalidInput
-from pgseek.ingest import ingest
-from pgseek.prepare import Prepared, content_hash, document_from, document_id, prepare
-from pgseek.steps import Fetch, advance
+from pgseek.ingest import Options, ingest
+from pgseek.prepare import Prepared, Supply, content_hash, document_from, document_id, prepare
+from pgseek.steps import advance
 from pgseek.types import CollectionInfo, Document, Located, Rejection
 
 LANGUAGES = Languages(["simple", "english", "german", "public.own"])
@@ -303,30 +303,86 @@ INFO = CollectionInfo(
 )
 
 
+def supply(documents, size=500):
+    refused = []
+    return Supply(documents, "english", LANGUAGES, size, lambda *given: refused.append(given)), refused
+
+
 def test_an_endless_source_is_read_batch_by_batch():
     taken = itertools.count()
-    documents = ({"id": number, "text": "x"} for number in taken)
-    script = ingest(INFO, EMBEDDER, documents, batch_size=3)
-    assert "pg_ts_config" in str(advance(script).statement)
-    step = advance(script, [{"name": "english"}])
-    assert isinstance(step, Fetch)
-    assert [document_id(str(i)) for i in range(3)] == step.parameters[0]
+    checked, _ = supply(({"id": number, "text": "x"} for number in taken), 3)
+    assert [d.external_id for d in next(iter(checked))] == ["0", "1", "2"]
     assert next(taken) == 3
+    assert checked.read == 3
 
 
 def test_the_first_of_two_equal_ids_is_kept():
     documents = [{"id": "a", "text": "one"}, {"id": "a", "text": "two"}, {"id": "b", "text": "three"}]
-    script = ingest(INFO, EMBEDDER, documents)
-    advance(script)
-    step = advance(script, [{"name": "english"}])
-    kept = [content_hash("", text, "english") for text in ("one", "three")]
-    assert step.parameters[1] == kept
+    checked, refused = supply(documents)
+    (batch,) = checked
+    assert [d.body for d in batch] == ["one", "three"]
+    ((rejection, record),) = refused
+    assert (rejection.position, rejection.id, record) == (2, "a", documents[1])
+    assert checked.seen == {document_id(i).bytes for i in "ab"}
+
+
+def test_a_refused_document_leaves_its_id_to_a_good_one():
+    checked, refused = supply([{"id": "a", "text": ""}, {"id": "a", "text": "one"}, {"text": "x"}, 5])
+    assert [d.body for batch in checked for d in batch] == ["one"]
+    assert len(refused) == 3
+    assert (checked.refused, checked.nameless) == ({document_id("a").bytes}, 2)
+
+
+def test_what_a_source_gave_before_it_failed_is_a_batch():
+    def source():
+        yield {"id": "a", "text": "one"}
+        raise OSError("gone")
+
+    batches = iter(supply(source())[0])
+    assert [d.external_id for d in next(batches)] == ["a"]
+    with pytest.raises(OSError, match="gone"):
+        next(batches)
+
+
+DEEP = {"a": {"b": {"c": {"d": 1}}}}
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"metadata": {"a": DEEP}}, "metadata is nested 5 levels deep, at most 4 are allowed"),
+        ({"metadata": {"a": [[[[]]]]}}, "metadata is nested 5 levels deep, at most 4 are allowed"),
+        ({"metadata": {"a": "é" * 131_072}}, "metadata has 262,153 bytes as JSON, at most 262,144 are allowed"),
+        ({"text": "ab " * 2_666_667}, "the text has 8,000,001 bytes, at most 8,000,000 are allowed; divide it"),
+        ({"text": "a word " + "x" * 100_000}, "the text has 50,000 characters without a space from character 7 on"),
+    ],
+    ids=["objects", "arrays", "large metadata", "large text", "token"],
+)
+def test_what_is_too_much_is_refused_with_both_numbers(record, reason):
+    made = prepared({"id": "a", "text": "x", **record})
+    assert isinstance(made, Rejection)
+    assert made.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"metadata": DEEP},
+        {"metadata": {"a": "x" * 262_135}},
+        {"text": "x" * 49_999},
+        {"text": "漢字" * 40_000},
+        {"text": "ab " * 2_666_666},
+    ],
+    ids=["four levels", "metadata", "word", "no spaces in its script", "text"],
+)
+def test_what_is_just_allowed_is_taken(record):
+    assert isinstance(prepared({"id": "a", "text": "x", **record}), Prepared)
 
 
 @pytest.mark.parametrize("size", [0, -1, 10_001, 1.5, "500", None])
 def test_a_bad_batch_size_is_named_with_its_range(size):
     with pytest.raises(InvalidInput) as caught:
-        advance(ingest(INFO, EMBEDDER, [], batch_size=size))
+        advance(ingest(INFO, EMBEDDER, [], Options(batch_size=size)))
     assert f"batch_size is {size!r}" in str(caught.value)
     assert "1 to 10,000" in str(caught.value)
 
@@ -334,4 +390,4 @@ def test_a_bad_batch_size_is_named_with_its_range(size):
 @pytest.mark.parametrize("single", ["text", b"text", {"id": "a", "text": "x"}, Document("a", "x")], ids=type)
 def test_one_document_is_not_a_list_of_documents(single):
     with pytest.raises(InvalidInput, match=f"not one {type(single).__name__}"):
-        advance(ingest(INFO, EMBEDDER, single))
+        advance(ingest(INFO, EMBEDDER, single, Options()))

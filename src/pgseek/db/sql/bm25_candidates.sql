@@ -105,6 +105,18 @@ BEGIN
          ORDER BY score DESC, c.document_id, c.ordinal LIMIT n;
         RETURN;
     END IF;
+    -- A large load leaves the index out and builds it in the end: until then every chunk is scored.
+    IF to_regclass('pgseek.chunks_codes_idx') IS NULL THEN
+        RETURN QUERY
+        SELECT c.document_id, c.ordinal, 0 - (c.terms OPERATOR(@vector@.<#>) asked) AS score, true
+          FROM pgseek.chunks c
+         WHERE c.collection_id = collection_id AND c.terms OPERATOR(@vector@.<#>) asked < 0
+           AND (restriction IS NULL OR c.lexemes @@ restriction)
+           AND (filter IS NULL OR (SELECT d.metadata @@ filter FROM pgseek.documents d
+                                    WHERE d.collection_id = c.collection_id AND d.document_id = c.document_id))
+         ORDER BY score DESC, c.document_id, c.ordinal LIMIT n;
+        RETURN;
+    END IF;
     IF required <> '{}' THEN
         SELECT array_agg(pgseek.bm25_code(collection_id, pgseek.dimension(u.lexeme))), min(coalesce(s.chunks, 0))
           INTO always, few
