@@ -69,7 +69,9 @@ def raw(dsn: str, texts: list[str], vectors: np.ndarray) -> tuple[float, float]:
                 copy.set_types(["uuid", "bytea"])
                 for row in zip(ids, hashes, strict=True):
                     copy.write_row(row)
-            same = cursor.execute("SELECT count(*) AS n FROM seen JOIN raw_documents USING (id, hash)").fetchone()
+            same = cursor.execute(
+                "SELECT count(*) AS n FROM seen JOIN raw_documents USING (id, hash)"
+            ).fetchone()
             assert same["n"] == len(texts)
         return first, time.perf_counter() - started
 
@@ -114,7 +116,12 @@ class Hashed(GivenVectors):
     """Vectors made from the number a text begins with: no matrix of them is held."""
 
     def embed_documents(self, texts):
-        rows = super().embed_documents([f"{int(text.split(' ', 1)[0]) % len(self.vectors)} " if text[0].isdigit() else text for text in texts])
+        rows = super().embed_documents(
+            [
+                f"{int(text.split(' ', 1)[0]) % len(self.vectors)} " if text[0].isdigit() else text
+                for text in texts
+            ]
+        )
         return rows.copy()
 
 

@@ -22,7 +22,11 @@ DROPPED = ("content_hash", "delete_embeddings", "bm25_candidates", "search", "pu
 # In the order they can be made in.
 FUNCTIONS = ("content_hash", "delete_embeddings", "bm25_candidates", "search", "put_document")
 # What of them revision 0004 had.
-BEFORE = {"0001": ("content_hash", "delete_embeddings"), "0003": ("bm25_candidates", "put_document"), "0004": ("search",)}
+BEFORE = {
+    "0001": ("content_hash", "delete_embeddings"),
+    "0003": ("bm25_candidates", "put_document"),
+    "0004": ("search",),
+}
 
 TABLES = """
 ALTER TABLE pgseek.documents ADD COLUMN format text NOT NULL DEFAULT '';

@@ -271,9 +271,13 @@ class AsyncCollection:
             ingest_scripts.ingest(self._info, await self._own_embedder(), documents, options)
         )
 
-    async def plan(self, documents: Iterable[Document | Mapping[str, Any]]) -> IngestPlan:
+    async def plan(
+        self, documents: Iterable[Document | Mapping[str, Any]], *, sync: bool | Filter = False
+    ) -> IngestPlan:
         """Return what `ingest` would do with these documents, and its tokens and cost; nothing is written."""
-        return await self._client._run(plan_scripts.plan(self._info, await self._own_embedder(), documents))
+        return await self._client._run(
+            plan_scripts.plan(self._info, await self._own_embedder(), documents, _sync(sync, 1.0))
+        )
 
     async def search(
         self,

@@ -268,9 +268,13 @@ class Collection:
         )
         return self._client._run(ingest_scripts.ingest(self._info, self._own_embedder(), documents, options))
 
-    def plan(self, documents: Iterable[Document | Mapping[str, Any]]) -> IngestPlan:
+    def plan(
+        self, documents: Iterable[Document | Mapping[str, Any]], *, sync: bool | Filter = False
+    ) -> IngestPlan:
         """Return what `ingest` would do with these documents, and its tokens and cost; nothing is written."""
-        return self._client._run(plan_scripts.plan(self._info, self._own_embedder(), documents))
+        return self._client._run(
+            plan_scripts.plan(self._info, self._own_embedder(), documents, _sync(sync, 1.0))
+        )
 
     def search(
         self,

@@ -12,12 +12,16 @@ from pgseek.embedders.limits import Limits, Spending
 from pgseek.embedding import Embedding, chunked, rejections
 from pgseek.ingest import check_source, divide
 from pgseek.prepare import BATCH_SIZE, Prepared, Source, Supply
-from pgseek.steps import Script, fetch_one
+from pgseek.steps import Script, fetch_one, transact
+from pgseek.syncing import Sync, find_gone, now
 from pgseek.types import CachePolicy, CollectionInfo, IngestPlan, Rejection
 
 
-def plan(info: CollectionInfo, embedder: Embedder, documents: Iterable[Source]) -> Script[IngestPlan]:
+def plan(
+    info: CollectionInfo, embedder: Embedder, documents: Iterable[Source], sync: Sync | None = None
+) -> Script[IngestPlan]:
     """Read and compare documents, chunk what changed, and count the tokens that the cache does not hold."""
+    began = yield from now()
     check_source(documents, BATCH_SIZE)
     run = Embedding(info, embedder, CachePolicy(), Spending())
     known = yield from languages()
@@ -50,6 +54,7 @@ def plan(info: CollectionInfo, embedder: Embedder, documents: Iterable[Source]) 
             tokens += sum(count(texts))
         requests += _requests(embedder, texts)
     price = float(getattr(embedder, "price", 0.0))
+    gone = (yield from transact(lambda: find_gone(info, supply, sync, began))) if sync is not None else None
     return IngestPlan(
         **counts,
         rejected=tuple(rejected),
@@ -58,6 +63,9 @@ def plan(info: CollectionInfo, embedder: Embedder, documents: Iterable[Source]) 
         cost=tokens * price / 1e6,
         price=price,
         seconds=_seconds(getattr(embedder, "limits", None), requests, tokens),
+        gone=len(gone.ids) if gone is not None else None,
+        gone_of=gone.of if gone is not None else None,
+        gone_ids=tuple(gone.names) if gone is not None else (),
     )
 
 

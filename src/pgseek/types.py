@@ -261,7 +261,8 @@ class IngestPlan:
     ``texts`` would be embedded, ``cached`` ones have their vector in the cache already; equal texts count
     once. ``tokens`` are those of ``texts``: a count if ``exact``, else an estimate, None where the embedder
     cannot say. ``cost`` is in dollars at ``price`` dollars per million tokens; ``seconds`` is the least
-    time that the embedder's limits leave for it, None where it has none.
+    time that the embedder's limits leave for it, None where it has none. With a sync, ``gone`` of ``gone_of``
+    stored documents would be removed, the first of them ``gone_ids``; None without.
     """
 
     new: int
@@ -277,6 +278,9 @@ class IngestPlan:
     cost: float
     price: float
     seconds: float | None
+    gone: int | None = None
+    gone_of: int | None = None
+    gone_ids: tuple[str, ...] = ()
 
     @property
     def documents(self) -> int:

@@ -42,7 +42,7 @@ def test_a_whole_round(pgseek, corpus, tmp_path):
     assert pgseek("collections", "create", "docs")[:2] == (0, "created docs with wordllama:l2_supercat@256\n")
     code, out, _ = pgseek("ingest", "docs", corpus, "--json")
     assert code == 0
-    assert {"new": 6, "documents": 6, "rejected": []}.items() <= json.loads(out).items()
+    assert {"new": 6, "documents": 6, "rejected": []}.items() <= json.loads(out.splitlines()[-1]).items()
     code, out, _ = pgseek("ingest", "docs", corpus)
     assert code == 0
     assert "6 unchanged" in out
@@ -96,7 +96,7 @@ def test_rejections_are_told_with_their_place_and_the_rest_goes_in(pgseek, tmp_p
     assert json.loads(pgseek("get", "docs", "good.md", "--json")[1])["title"] == "A title"
     code, out, _ = pgseek("ingest", "docs", "bad.txt", "--json")
     assert code == 4
-    assert json.loads(out)["rejected"][0]["source"] == "bad.txt"
+    assert json.loads(out.splitlines()[-1])["rejected"][0]["source"] == "bad.txt"
 
 
 @pytest.mark.parametrize(

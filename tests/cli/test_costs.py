@@ -59,7 +59,7 @@ def test_a_dry_run_says_what_it_would_cost_and_does_nothing(pgseek, dsn, service
     assert "time: at least " in out
     assert service.requests == []
     assert snapshot(dsn) == before
-    plan = json.loads(pgseek("ingest", "docs", "corpus.jsonl", "--dry-run", "--json")[1])
+    plan = json.loads(pgseek("ingest", "docs", "corpus.jsonl", "--dry-run", "--json")[1].splitlines()[-1])
     assert (plan["documents"], plan["texts"], plan["exact"]) == (6, 6, False)
     assert plan["cost"] == pytest.approx(plan["tokens"] * 0.02 / 1e6)
 

@@ -353,7 +353,7 @@ def test_a_failing_write_leaves_no_task_behind(dsn):
             with pytest.raises(DatabaseError, match="none"):
                 await docs.ingest(numbered(1000), batch_size=100)
             # (The pool has workers of its own.)
-            return [task for task in asyncio.all_tasks() if "run" in repr(task.get_coro()) and not task.done()]
+            return [task for task in asyncio.all_tasks() if task.get_coro().__qualname__ == "AsyncRunner.run"]
 
     assert asyncio.run(main()) == []
 

@@ -352,9 +352,18 @@ DEEP = {"a": {"b": {"c": {"d": 1}}}}
     [
         ({"metadata": {"a": DEEP}}, "metadata is nested 5 levels deep, at most 4 are allowed"),
         ({"metadata": {"a": [[[[]]]]}}, "metadata is nested 5 levels deep, at most 4 are allowed"),
-        ({"metadata": {"a": "é" * 131_072}}, "metadata has 262,153 bytes as JSON, at most 262,144 are allowed"),
-        ({"text": "ab " * 2_666_667}, "the text has 8,000,001 bytes, at most 8,000,000 are allowed; divide it"),
-        ({"text": "a word " + "x" * 100_000}, "the text has 50,000 characters without a space from character 7 on"),
+        (
+            {"metadata": {"a": "é" * 131_072}},
+            "metadata has 262,153 bytes as JSON, at most 262,144 are allowed",
+        ),
+        (
+            {"text": "ab " * 2_666_667},
+            "the text has 8,000,001 bytes, at most 8,000,000 are allowed; divide it",
+        ),
+        (
+            {"text": "a word " + "x" * 100_000},
+            "the text has 50,000 characters without a space from character 7 on",
+        ),
     ],
     ids=["objects", "arrays", "large metadata", "large text", "token"],
 )

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from pgseek.cli.output import MARKS, complain, err, out, print_hits, print_json, print_plan, print_report
+from pgseek.cli.output import (
+    MARKS,
+    complain,
+    out,
+    print_event,
+    print_hits,
+    print_json,
+    print_plan,
+    print_report,
+)
+from pgseek.cli.progress import IngestProgress
 from pgseek.cli.state import state_of
 from pgseek.client import Collection
 from pgseek.errors import InvalidInput
 from pgseek.filters import to_jsonpath
+from pgseek.ingest import OnReject
 from pgseek.sources import Format, read_sources
-from pgseek.types import IngestPlan, IngestReport
+from pgseek.types import IngestReport, Rejection
 
 Name = Annotated[str, typer.Argument(metavar="COLLECTION")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -49,7 +54,27 @@ def ingest(
     max_cost: Annotated[
         float | None, typer.Option(help="dollars: stop before the first request that would pass it")
     ] = None,
-    as_json: Json = False,
+    sync: Annotated[
+        bool, typer.Option("--sync", help="remove documents that the source no longer has; see --dry-run")
+    ] = False,
+    sync_within: Annotated[
+        list[str] | None,
+        typer.Option(help="--sync among documents that match only: as --filter of pgseek search"),
+    ] = None,
+    max_removed: Annotated[
+        float, typer.Option(help="the share of documents that a sync may remove, 0..1")
+    ] = 0.5,
+    strict: Annotated[bool, typer.Option("--strict", help="stop at the first bad document")] = False,
+    rejects: Annotated[
+        Path | None,
+        typer.Option(help="write bad documents to this file: JSON lines with reason, place and document"),
+    ] = None,
+    indexes: Annotated[
+        str, typer.Option(help="auto, keep or rebuild: what a large load does with the indexes")
+    ] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print events as JSON lines; the last is the report")
+    ] = False,
 ) -> None:
     """Store documents from text, Markdown, JSON-lines and CSV files.
 
@@ -58,50 +83,70 @@ def ingest(
     Exit code 4 means that some documents were rejected and the rest stored.
     """
     sources = read_sources(paths, cast("Format | None", given))
-    report: IngestReport | IngestPlan
+    syncing = parse_filters(sync_within or []) or sync
     with state_of(context).client() as client:
         into = client.collection(collection)
         if dry_run:
-            report = into.plan(cast("Any", sources))
-        else:
-            report = ingest_with_progress(into, sources, quiet=as_json, max_cost=max_cost)
+            plan = into.plan(cast("Any", sources), sync=syncing)
+            if as_json:
+                print_event("plan", {**_fields(plan), "documents": plan.documents})
+            else:
+                print_plan(plan)
+            raise typer.Exit(4 if plan.rejected else 0)
+        with _rejects_file(rejects) as write, IngestProgress(None, as_json=as_json) as progress:
+            try:
+                report = into.ingest(
+                    cast("Any", sources),
+                    progress=progress,
+                    max_cost=max_cost,
+                    strict=strict,
+                    on_reject=write,
+                    sync=syncing,
+                    max_removed=max_removed,
+                    indexes=cast("Any", indexes),
+                )
+            except KeyboardInterrupt:
+                if progress.last is not None:
+                    complain(f"stopped: {progress.last.documents:,} documents are done, each of them whole")
+                raise
     if as_json:
-        print_json(
-            {**{n: getattr(report, n) for n in report.__dataclass_fields__}, "documents": report.documents}
-        )
-    elif isinstance(report, IngestPlan):
-        print_plan(report)
+        print_event("done", {**_fields(report), "documents": report.documents})
     else:
         print_report(report)
     if report.rejected:
         raise typer.Exit(4)
 
 
-def ingest_with_progress(
-    collection: Collection, documents: Any, *, quiet: bool = False, max_cost: float | None = None
-) -> IngestReport:
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+@contextlib.contextmanager
+def _rejects_file(path: Path | None) -> Iterator[OnReject | None]:
+    """Yield what writes a rejected document to the file, a JSON object a line; None without a file."""
+    if path is None:
+        yield None
+        return
+    try:
+        stream = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"--rejects {path} cannot be written: {error.strerror}") from error
+
+    def write(rejection: Rejection, record: Mapping[str, Any] | None) -> None:
+        # In ASCII: a lone surrogate may be what is wrong with it.
+        line = {"reason": rejection.reason, "source": rejection.source, "position": rejection.position}
+        stream.write(json.dumps({**line, "id": rejection.id, "document": record}, default=str) + "\n")
+        stream.flush()
+
+    with stream:
+        yield write
+
+
+def ingest_with_progress(collection: Collection, documents: Any, *, quiet: bool = False) -> IngestReport:
     """Ingest with a progress line on a terminal's standard error."""
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        # "-:--:--" where the number of documents is not known before the last is read.
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        disable=quiet or not err.is_terminal,
-    ) as progress:
-        total = len(documents) if isinstance(documents, list) else None
-        task = progress.add_task("ingesting", total=total, rate="")
-
-        def advance(report: IngestReport) -> None:
-            rate = report.documents / report.seconds if report.seconds > 0 else 0.0
-            progress.update(task, completed=report.documents, rate=f"{rate:,.0f} documents/s")
-
-        return collection.ingest(documents, progress=advance, max_cost=max_cost)
+    total = len(documents) if isinstance(documents, list) else None
+    with IngestProgress(total, quiet=quiet) as progress:
+        return collection.ingest(documents, progress=progress)
 
 
 def search(

@@ -34,6 +34,13 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False, indent=2, default=str) + "\n")
 
 
+def print_event(event: str, value: Any) -> None:
+    """Print one line of JSON, at once: its key ``event`` says what it is."""
+    plain = {"event": event, **_plain(value)}
+    sys.stdout.write(json.dumps(plain, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -136,12 +143,16 @@ def print_report(report: IngestReport, shown: int = 10) -> None:
     out.print(
         f"{report.documents:,} documents in {report.seconds:.1f} s ({rate:,.0f}/s): {report.new:,} new, "
         f"{report.changed:,} changed, {report.metadata_changed:,} with other metadata, "
-        f"{report.unchanged:,} unchanged, {len(report.rejected):,} rejected; "
+        f"{report.unchanged:,} unchanged, {len(report.rejected):,} rejected{_removed(report.removed)}; "
         f"{report.chunks:,} chunks written, {report.embedded:,} texts embedded, "
         f"{report.cached:,} from the cache{_billed(report)}",
         soft_wrap=True,
     )
     print_rejections(report.rejected, shown)
+
+
+def _removed(number: int) -> str:
+    return f", {number:,} removed" if number else ""
 
 
 def _billed(report: IngestReport) -> str:
@@ -156,6 +167,14 @@ def print_plan(plan: IngestPlan) -> None:
         f"{len(plan.rejected):,} to be rejected",
         soft_wrap=True,
     )
+    if plan.gone is not None:
+        named = f": {', '.join(plan.gone_ids)}" if plan.gone else ""
+        more = ", …" if plan.gone > len(plan.gone_ids) else ""
+        out.print(
+            f"{plan.gone:,} of {plan.gone_of:,} stored documents are not in the source{named}{more}",
+            markup=False,
+            soft_wrap=True,
+        )
     tokens = "an unknown number of tokens"
     if plan.tokens is not None:
         tokens = f"{plan.tokens:,} tokens" if plan.exact else f"about {plan.tokens:,} tokens (an estimate)"
