@@ -55,8 +55,12 @@ def measure(dsn: str, stored: int, added: int, dimensions: int) -> None:
         ):
             in_place = timed(connection, insert.format(1, added, 0))
             connection.execute(f"DROP INDEX pgseek.{drop}")
-            bare = timed(connection, insert.format(1, added, 100_000) if insert is CHUNKS else
-                         insert.replace("ordinal + 1000", "ordinal + 2000").format(1, added, 0))
+            bare = timed(
+                connection,
+                insert.format(1, added, 100_000)
+                if insert is CHUNKS
+                else insert.replace("ordinal + 1000", "ordinal + 2000").format(1, added, 0),
+            )
             build = timed(connection, create.format(1))
             rows = stored + 2 * added if insert is VECTORS else stored + 3 * added
             ratio = (in_place - bare) / added / (build / rows)

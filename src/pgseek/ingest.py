@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.sql import SQL
 
 from pgseek import cache, embedding, syncing
 from pgseek.collections import languages
@@ -48,6 +49,17 @@ OnReject = Callable[[Rejection, Mapping[str, Any] | None], None]
 SLOW_SOURCE = 1.0
 # Seconds: one that takes longer is waited for longer than for a comparison, which then is no gain beside it.
 BRISK_SOURCE = 0.05
+# What differs from what is stored. Ids and hashes go as bytes end to end and metadata as one array: most
+# documents of most ingests are asked nothing else, and three arrays cost the driver more than the server.
+COMPARE = SQL(
+    "SELECT s.n, d.content_hash = s.content_hash AS same_content"
+    " FROM (SELECT m.n, m.metadata,"
+    "   encode(substr(%(ids)b, (m.n::int - 1) * 16 + 1, 16), 'hex')::uuid AS document_id,"
+    "   substr(%(hashes)b, (m.n::int - 1) * 32 + 1, 32) AS content_hash"
+    "   FROM jsonb_array_elements(%(metadata)s::jsonb) WITH ORDINALITY AS m (metadata, n)) AS s"
+    " LEFT JOIN pgseek.documents d ON d.collection_id = %(collection)s AND d.document_id = s.document_id"
+    " WHERE d.content_hash IS DISTINCT FROM s.content_hash OR d.metadata <> s.metadata"
+)
 # Batches that are written at once.
 WRITERS = 2
 
@@ -276,17 +288,8 @@ def divide(
     """Return documents with new content, those with other metadata only, and how many are unchanged."""
     if not documents:
         return [], [], 0
-    # Ids and hashes go as bytes end to end and metadata as one array: of half the documents of most
-    # ingests nothing else is ever asked, and arrays of their own cost the driver more than the server.
     rows = yield from fetch(
-        "SELECT s.n, d.content_hash = s.content_hash AS same_content"
-        " FROM (SELECT m.n, m.metadata,"
-        "   encode(substr(%(ids)b, (m.n::int - 1) * 16 + 1, 16), 'hex')::uuid AS document_id,"
-        "   substr(%(hashes)b, (m.n::int - 1) * 32 + 1, 32) AS content_hash"
-        "   FROM jsonb_array_elements(%(metadata)s::jsonb) WITH ORDINALITY AS m (metadata, n)) AS s"
-        " LEFT JOIN pgseek.documents d ON d.collection_id = %(collection)s"
-        " AND d.document_id = s.document_id"
-        " WHERE d.content_hash IS DISTINCT FROM s.content_hash OR d.metadata <> s.metadata",
+        COMPARE,
         {
             "ids": b"".join([d.document_id.bytes for d in documents]),
             "hashes": b"".join([d.content_hash for d in documents]),

@@ -31,6 +31,12 @@ _STAGE_DOCUMENTS = SQL(
 )
 _COPY_DOCUMENTS = SQL("COPY pg_temp.pgseek_documents_0005 FROM STDIN (FORMAT binary)")
 _DOCUMENT_TYPES = ("uuid", "text", "text", "text", "text", "text", "text", "bytea")
+_LOCK_DOCUMENTS = SQL(
+    "SELECT d.document_id, d.content_hash FROM pgseek.documents d"
+    " WHERE d.collection_id = %s AND d.document_id IN (SELECT s.document_id FROM"
+    " pg_temp.pgseek_documents_0005 s UNION ALL SELECT unnest(%s::uuid[]))"
+    " ORDER BY d.document_id FOR UPDATE"
+)
 _STAGE_CHUNKS = SQL(
     "CREATE TEMPORARY TABLE IF NOT EXISTS pgseek_chunks_0005 (document_id uuid, ordinal integer, kind text,"
     " title text, text text, language text, char_start integer, char_end integer, text_hash bytea,"
@@ -103,13 +109,7 @@ def write_batch(
     by_id = {d.document_id: d for d in sorted(content, key=lambda d: d.document_id)}
     yield from fetch(_STAGE_DOCUMENTS)
     yield from copy_in(_COPY_DOCUMENTS, _DOCUMENT_TYPES, map(_document_row, by_id.values()))
-    locked = yield from fetch(
-        "SELECT d.document_id, d.content_hash FROM pgseek.documents d"
-        " WHERE d.collection_id = %s AND d.document_id IN (SELECT s.document_id FROM"
-        " pg_temp.pgseek_documents_0005 s UNION ALL SELECT unnest(%s::uuid[]))"
-        " ORDER BY d.document_id FOR UPDATE",
-        [info.collection_id, [d.document_id for d in metadata]],
-    )
+    locked = yield from fetch(_LOCK_DOCUMENTS, [info.collection_id, [d.document_id for d in metadata]])
     before = {row["document_id"]: row["content_hash"] for row in locked}
     written = yield from fetch(
         "INSERT INTO pgseek.documents AS d (collection_id, document_id, external_id, title, body, language,"

@@ -6,9 +6,10 @@ import re
 
 import numpy as np
 import pytest
+from psycopg.sql import SQL
 from support import CountingEmbedder
 
-from pgseek import Client
+from pgseek import Client, ingest, writing
 from pgseek.db.connection import connect
 
 ROWS = 20_000
@@ -172,3 +173,43 @@ def test_reading_and_deleting_use_the_primary_key(filled):
             plan = "\n".join(line["QUERY PLAN"] for line in lines)
             assert "_pkey" in plan
             assert "Seq Scan" not in plan
+
+
+def test_merging_a_batch_reads_no_table_whole(filled):
+    """The statements of `writing` and `ingest` find their rows by key, whatever the size of the collection."""
+    with connect(filled) as connection, connection.transaction():
+        # A table of 20,000 rows is nearly small enough to be read for 500 of them; a disk of today decides.
+        connection.execute("SET LOCAL random_page_cost = 1.1")
+        connection.execute(writing._STAGE_DOCUMENTS)
+        connection.execute(writing._STAGE_CHUNKS)
+        connection.execute(
+            "INSERT INTO pg_temp.pgseek_documents_0005 (document_id, external_id, title, body, language, format,"
+            " metadata, content_hash) SELECT document_id, external_id, title, body, language, format,"
+            " metadata::text, 'x' FROM pgseek.documents LIMIT 500"
+        )
+        connection.execute(
+            "INSERT INTO pg_temp.pgseek_chunks_0005 (document_id, ordinal, kind, title, text, language, char_start,"
+            " char_end, text_hash, provenance) SELECT document_id, ordinal, kind, title, text, language, char_start,"
+            " char_end, text_hash, provenance::text FROM pgseek.chunks LIMIT 500"
+        )
+        changed = [
+            row["document_id"]
+            for row in connection.execute("SELECT document_id FROM pg_temp.pgseek_chunks_0005").fetchall()
+        ]
+        given = {"collection": 1, "changed": changed, "weighting": [1.2, 0.75, 12.0, 2.0]}
+        metadata = {
+            "ids": b"".join(i.bytes for i in changed),
+            "hashes": b"x" * 32 * 500,
+            "metadata": f"[{','.join(['{}'] * 500)}]",
+            "collection": 1,
+        }
+        for statement, parameters in (
+            (writing._LOCK_DOCUMENTS, [1, changed[:10]]),
+            (writing._DELETE_CHUNKS, given),
+            (writing._MOVE_CHUNKS, given),
+            (writing._INSERT_CHUNKS + writing._UNLESS_KEPT, given),
+            (ingest.COMPARE, metadata),
+        ):
+            found = connection.execute(SQL("EXPLAIN ") + statement, parameters).fetchall()
+            plan = "\n".join(row["QUERY PLAN"] for row in found)
+            assert not re.search(r"Seq Scan on (chunks|documents) ", plan), plan

@@ -85,9 +85,7 @@ class IngestProgress:
         if self._as_json and (another or now - self._shown >= EVENT_EVERY):
             self._shown = now
             print_event("progress", self._event(report))
-        elif self._lines and (
-            (another and report.seconds >= LINE_EVERY) or now - self._shown >= LINE_EVERY
-        ):
+        elif self._lines and ((another and report.seconds >= LINE_EVERY) or now - self._shown >= LINE_EVERY):
             self._shown = now
             line = rates(report) if report.stage == "storing" else _DOING[report.stage]
             err.print(f"{line}{self._left(report)}", markup=False, soft_wrap=True)
