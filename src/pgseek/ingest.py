@@ -8,6 +8,7 @@ for another batch. A kill leaves whole documents only; running it again finds th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import deque
@@ -26,7 +27,7 @@ from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedders.remote import RemoteEmbedder
 from pgseek.embedding import Embedding, Pending
-from pgseek.errors import DatabaseError, DocumentRejected, InvalidInput
+from pgseek.errors import DatabaseError, DocumentRejected, InvalidInput, PgseekError
 from pgseek.loading import Load, settle
 from pgseek.prepare import BATCH_SIZE, Prepared, Source, Supply
 from pgseek.steps import Running, Script, fetch, join, start, transact
@@ -176,7 +177,13 @@ def ingest(
     load = yield from Load.begin(info, options.indexes, size)
     began = (yield from syncing.now()) if options.sync is not None else None
     line = _Line(run, supply, tally, load, options.progress)
-    yield from embedding.guarded(run, line.flight, line.store())
+    try:
+        yield from embedding.guarded(run, line.flight, line.store())
+    except Exception:
+        # What is stored shall be found as fast as ever, whatever became of the rest.
+        with contextlib.suppress(PgseekError):
+            yield from settle(info, tally.chunks)
+        raise
     if options.progress is not None:
         options.progress(tally.report("indexing"))
     yield from settle(info, tally.chunks)

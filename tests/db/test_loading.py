@@ -253,6 +253,17 @@ def test_a_large_load_builds_its_indexes_in_the_end(docs, dsn):
     assert docs.search("number 2999", alpha=0)[0].id == "2999"
 
 
+def test_a_load_that_fails_builds_its_indexes_all_the_same(docs, dsn):
+    def source():
+        yield from numbered(3000)
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        docs.ingest(source())
+    assert list(indexes(dsn)) == BOTH
+    assert docs.count() == 3000
+
+
 def test_search_is_exact_while_the_index_of_words_is_missing(docs, dsn):
     docs.ingest(numbered(2000))
     query = {"query": "number 7 text 8", "alpha": 0, "k": 20}
