@@ -55,7 +55,7 @@ def _rows(text: IO[str], source: str, columns: Columns, delimiter: str) -> Itera
         except csv.Error as error:
             place = _place(lines)
             if lines.balanced:
-                yield Rejection(lines.first, None, f"{place} is not CSV: {error}", source)
+                yield Rejection(lines.first, None, f"{place}: not CSV: {error}", source)
                 continue
             reason = f"not CSV: {error} ({place} has a quote too many); the rest of the file was not read"
             yield Rejection(lines.first, None, reason, source)
