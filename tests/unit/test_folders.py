@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgseek.errors import InvalidInput
@@ -111,7 +111,7 @@ def test_the_gitignore_of_the_work_tree_above_counts_and_that_beyond_it_does_not
 
 def test_a_gitignore_that_is_no_text_does_not_stop_the_reading(tree):
     tree(**{"a.txt": "x"})
-    Path(".gitignore").write_bytes(b"\xff\xfe\n!\n[\n***\nb.txt\n")
+    Path(".gitignore").write_bytes(b"\xff\xfe\n!\n[\nb.txt\n")
     write(Path(), {"b.txt": "x"})
     assert names() == ["a.txt"]
 
@@ -124,6 +124,7 @@ PATTERN = st.lists(
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git itself is what it is compared with")
+@settings(max_examples=60)
 @given(
     st.dictionaries(
         st.sampled_from(["", "a/", "b/", "a/b/"]),
@@ -299,4 +300,8 @@ def test_a_folder_deeper_than_python_calls(tree, tmp_path):
         os.close(descriptor)
         descriptor = below
     os.close(descriptor)
-    assert names()[0] == "a.txt"
+    try:
+        assert names() == ["a.txt"]
+    finally:
+        # Python's own removal, and so pytest's, calls itself per level.
+        subprocess.run(["rm", "-rf", "d"], check=True)

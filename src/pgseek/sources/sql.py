@@ -30,8 +30,8 @@ def sql_source(
 ) -> Iterator[Any]:
     """Yield the rows of a query as documents, for `Collection.ingest`.
 
-    ``database`` is an engine, an open connection, or a URL such as ``postgresql://…`` (or any libpq
-    connection string) or ``sqlite:///file.db``, for which an engine is made and disposed of. ``select`` is any SQLAlchemy
+    ``database`` is an engine, an open connection, or a URL such as ``sqlite:///file.db`` or any connection
+    string of PostgreSQL, for which an engine is made and disposed of. ``select`` is any SQLAlchemy
     statement that returns rows, or SQL text. Rows are fetched ``fetched`` at a time, from a server-side
     cursor where the driver has one, so that memory does not grow with the result. Nothing is done
     before the first row is asked for.

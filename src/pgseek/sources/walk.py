@@ -39,21 +39,28 @@ class Patterns:
 
 
 @dataclass(frozen=True, slots=True)
-class _Spec:
-    """Patterns that hold below one folder.
+class _Ignore:
+    """A .gitignore file: what it says of the entries below its folder, in the order of its lines.
 
-    A path below the folder that is walked becomes one below the patterns' own folder: ``above`` is put
-    before it, or its first ``cut`` characters are taken off.
+    A path below the folder that is walked becomes one below the file's own folder: ``above`` is put before
+    it, or its first ``cut`` characters are taken off.
     """
 
-    compiled: Any
+    lines: tuple[tuple[re.Pattern[str], bool], ...]
     above: str = ""
     cut: int = 0
 
     def says(self, path: str) -> bool | None:
-        """True if the last pattern that fits takes ``path``, False if it is a negated one, None without."""
-        found: bool | None = self.compiled.check_file(self.above + path[self.cut :]).include
-        return found
+        """True if the last line that fits leaves ``path`` out, False if it is a negated one, None without.
+
+        A line fits an entry, not what lies in it: folders that are left out are not entered.
+        """
+        own = self.above + path[self.cut :]
+        for regex, negative in reversed(self.lines):
+            found = regex.match(own)
+            if found and found.end() == len(own):
+                return not negative
+        return None
 
 
 def is_pattern(path: str) -> bool:
@@ -71,23 +78,23 @@ def walk_pattern(pattern: str, patterns: Patterns) -> Iterator[Path | Rejection]
     base = Path(*parts[:fixed])
     if not base.is_dir():
         return
-    yield from walk(base, patterns, _compiled(["/" + "/".join(parts[fixed:])], "a pattern"))
+    yield from walk(base, patterns, _compiled(["/" + "/".join(parts[fixed:])]))
 
 
-def walk(root: Path, patterns: Patterns, fits: _Spec | None = None) -> Iterator[Path | Rejection]:
+def walk(root: Path, patterns: Patterns, fits: Any = None) -> Iterator[Path | Rejection]:
     """Yield the files below ``root``, each folder's entries by name; a folder that cannot be read is told.
 
     Raises:
         MissingExtra: there are patterns or a .gitignore, and pathspec is not installed.
     """
-    include = _compiled(patterns.include, "a pattern") if patterns.include else None
-    exclude = _compiled(patterns.exclude, "a pattern") if patterns.exclude else None
+    include = _compiled(patterns.include) if patterns.include else None
+    exclude = _compiled(patterns.exclude) if patterns.exclude else None
     outer = _outer(root) if patterns.gitignore else ()
     # A stack of its own: folders may lie deeper than Python calls.
-    stack: list[tuple[Iterator[os.DirEntry[str] | Rejection], tuple[_Spec, ...]]] = []
+    stack: list[tuple[Iterator[os.DirEntry[str] | Rejection], tuple[_Ignore, ...]]] = []
     prefix = os.path.join(root, "")  # noqa: PTH118 (as scandir joins it)
 
-    def enter(folder: str, ignored: tuple[_Spec, ...]) -> None:
+    def enter(folder: str, ignored: tuple[_Ignore, ...]) -> None:
         if patterns.gitignore:
             own = _gitignore(folder, cut=max(0, len(folder) + 1 - len(prefix)))
             # The nearest file has the first word.
@@ -108,15 +115,14 @@ def walk(root: Path, patterns: Patterns, fits: _Spec | None = None) -> Iterator[
             continue
         folder = entry.is_dir(follow_symlinks=False)
         path = entry.path[len(prefix) :] + ("/" if folder else "")
-        if _ignored(path, ignored) or (exclude and exclude.says(path)):
+        if _ignored(path, ignored) or (exclude is not None and exclude.match_file(path)):
             continue
         if folder:
             enter(entry.path, ignored)
         elif (
-            (include is None or include.says(path))
-            and (fits is None or fits.says(path))
-            # A link that leads nowhere is told when it is opened.
-            and (entry.is_file() or (entry.is_symlink() and not entry.is_dir()))
+            (include is None or include.match_file(path))
+            and (fits is None or fits.match_file(path))
+            and _may_be_opened(entry)
         ):
             yield root / path
 
@@ -129,7 +135,15 @@ def _entries(folder: str) -> list[os.DirEntry[str] | Rejection]:
         return [Rejection(0, None, f"cannot be read: {error}", Path(folder).as_posix())]
 
 
-def _ignored(path: str, ignored: tuple[_Spec, ...]) -> bool:
+def _may_be_opened(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link that leads nowhere: that one is told when it is opened."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+    except OSError:
+        return True
+
+
+def _ignored(path: str, ignored: tuple[_Ignore, ...]) -> bool:
     for spec in ignored:
         said = spec.says(path)
         if said is not None:
@@ -137,7 +151,7 @@ def _ignored(path: str, ignored: tuple[_Spec, ...]) -> bool:
     return False
 
 
-def _outer(root: Path) -> tuple[_Spec, ...]:
+def _outer(root: Path) -> tuple[_Ignore, ...]:
     """Return the .gitignore files above a folder in its work tree, nearest first.
 
     A folder that they leave out was asked for by name: for it they do not count.
@@ -152,25 +166,35 @@ def _outer(root: Path) -> tuple[_Spec, ...]:
     return () if _ignored("", specs) else specs
 
 
-def _gitignore(folder: str, *, above: str = "", cut: int = 0) -> _Spec | None:
+def _gitignore(folder: str, *, above: str = "", cut: int = 0) -> _Ignore | None:
+    """Read a folder's .gitignore; None where there is none, or nothing in it. Raises `MissingExtra`."""
     try:
         lines = Path(folder, ".gitignore").read_text("utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return None
-    wanted = [line for line in lines if line.strip() and not line.startswith("#")]
-    if not wanted:
-        return None
-    return _Spec(_compiled(wanted, ".gitignore").compiled, above, cut)
-
-
-def _compiled(lines: tuple[str, ...] | list[str], what: str) -> _Spec:
-    (pathspec,) = required("patterns and .gitignore")
-    good: list[Any] = []
+    compiled: list[tuple[re.Pattern[str], bool]] = []
     for line in lines:
-        try:
-            good += pathspec.GitIgnoreSpec.from_lines([line]).patterns
-        except ValueError as error:
-            # git passes over what it does not understand; what was typed just now is told.
-            if what != ".gitignore":
-                raise InvalidInput(f"{line!r} is not {what} as .gitignore has it: {error}") from error
-    return _Spec(pathspec.GitIgnoreSpec(good))
+        if line.strip() and not line.startswith("#"):
+            # Everything in a folder, but not the folder: an entry at any depth.
+            one = re.sub(r"(^|/)\*\*(/?)$", r"\1**/*\2", line.rstrip())
+            try:
+                compiled += [(_whole(p.regex), not p.include) for p in _compiled([one]).patterns if p.regex]
+            except InvalidInput:
+                # git passes over what it does not understand.
+                continue
+    return _Ignore(tuple(compiled), above, cut) if compiled else None
+
+
+def _whole(regex: re.Pattern[str]) -> re.Pattern[str]:
+    """Return an expression that fits all of an entry's path, in place of pathspec's short forms."""
+    if regex.pattern.startswith("^"):
+        return regex
+    return re.compile(".*" if regex.search("a") else ".*/", re.DOTALL)
+
+
+def _compiled(lines: tuple[str, ...] | list[str]) -> Any:
+    (pathspec,) = required("patterns and .gitignore")
+    try:
+        return pathspec.GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise InvalidInput(f"{', '.join(lines)}: not patterns as .gitignore has them: {error}") from error
