@@ -1,7 +1,7 @@
 """Parsing HTML, PDF and DOCX: in the process itself, and beside it, on the same files in the same run.
 
     pip install 'pgseek[files]' reportlab
-    python benchmarks/sources.py [--files 300] [--processes 0,1,2] [--rounds 3] [--ingest]
+    python benchmarks/sources.py [--files 450] [--processes 0,1,2] [--rounds 3] [--ingest]
 
 The files are made of the standard library's docstrings: pages with navigation and footer, PDF of some
 pages, DOCX with headings and a table, as many of each. Rounds are interleaved, the median is told; "ahead
@@ -111,9 +111,19 @@ def table(what: str, files: int, seconds: dict[int, list[float]]) -> None:
         )
 
 
+def alone(folder: Path, each: int) -> None:
+    """Tell what each format costs by itself."""
+    for kind in KINDS:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = read(folder / kind, 0)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+        print(f"{kind}: {each / seconds:.0f} files/s, {1000 * cpu / each:.1f} ms of processor time each")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    arguments.add_argument("--files", type=int, default=300)
+    arguments.add_argument("--files", type=int, default=450)
     arguments.add_argument("--processes", default="0,1,2")
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--ingest", action="store_true")
@@ -121,38 +131,26 @@ def main() -> None:
     numbers = [0, *(int(n) for n in given.processes.split(",") if int(n))]
     each = -(-given.files // len(KINDS))
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+        folder, few = Path(made, "all"), Path(made, "few")
         for kind, write in zip(KINDS, (write_html, write_pdf, write_docx), strict=True):
-            (folder / kind).mkdir()
-            for number, article in enumerate(articles(each)):
-                write(folder / kind / f"{number:04}.{kind}", article)
-        for kind in KINDS:
-            started = time.perf_counter()
-            used = resource.getrusage(resource.RUSAGE_SELF)
-            list(Files(folder / kind, processes=0))
-            after = resource.getrusage(resource.RUSAGE_SELF)
-            seconds = time.perf_counter() - started
-            cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
-            print(f"{kind}: {each / seconds:.0f} files/s, {1000 * cpu / each:.1f} ms of processor time each")
-        for what in ["all three", "30 files"] + ["ingest"] * given.ingest:
-            some = folder
-            if what == "30 files":
-                some = folder / "few"
-                some.mkdir()
-                for kind in KINDS:
-                    for file in sorted((folder / kind).iterdir())[:10]:
-                        (some / file.name).write_bytes(file.read_bytes())
-            taken: dict[int, list[float]] = {number: [] for number in numbers}
-            if what == "ingest":
-                with database() as dsn, Client(dsn) as client:
-                    for turn in range(given.rounds):
-                        for number in numbers:
-                            taken[number].append(ingest(client, f"n{turn}_{number}", folder, number))
-            else:
-                for _ in range(given.rounds):
+            for where, count in ((folder / kind, each), (few / kind, 10)):
+                where.mkdir(parents=True)
+                for number, article in enumerate(articles(count)):
+                    write(where / f"{number:04}.{kind}", article)
+        alone(folder, each)
+        for what, some, files in (("all", folder, 3 * each), ("30 files", few, 30)):
+            taken = {number: [] for number in numbers}
+            for _ in range(given.rounds):
+                for number in numbers:
+                    taken[number].append(read(some, number))
+            table(what, files, taken)
+        if given.ingest:
+            taken = {number: [] for number in numbers}
+            with database() as dsn, Client(dsn) as client:
+                for turn in range(given.rounds):
                     for number in numbers:
-                        taken[number].append(read(some, number))
-            table(what, each * len(KINDS) if some == folder else 30, taken)
+                        taken[number].append(ingest(client, f"n{turn}_{number}", folder, number))
+            table("ingest", 3 * each, taken)
 
 
 if __name__ == "__main__":

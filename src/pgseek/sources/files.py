@@ -8,7 +8,6 @@ import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,7 @@ from pgseek.types import Located, Rejection
 
 # Seconds of parsing after which more processes are worth their start; see benchmarks/sources.py.
 POOL_AFTER = 1.0
-# Files that are read ahead of the one that is due, per process.
+# Files that a process is given at a time; twice as many are read ahead of the one that is due.
 AHEAD = 8
 Outcome = Located | Rejection
 
@@ -50,7 +49,8 @@ class Files:
     does not. Hidden files and what .gitignore leaves out are passed over, and ``include`` and
     ``exclude`` are patterns as in .gitignore; all of that is for folders and patterns: a file that is
     named is read. ``columns`` says what the columns of CSV, TSV, Parquet and JSON lines mean.
-    ``processes`` parse HTML, PDF and DOCX beside this one: None as many as there are processors, 0 none.
+    ``processes`` help this one to parse HTML, PDF and DOCX where that takes long: None one less than there
+    are processors, 0 none.
 
     The id of a file's document is its path as given, with slashes. ``skipped`` counts, per ending, the
     files of folders that were passed over because their ending tells no format, of the last reading.
@@ -83,7 +83,7 @@ class Files:
         self._format: Format | None = format
         self._columns = columns
         self._patterns = Patterns(tuple(include), tuple(exclude), gitignore, hidden)
-        self._processes = _processors() if processes is None else processes
+        self._processes = _helpers() if processes is None else processes
         self._stdin = stdin
         self.skipped: Counter[str] = Counter()
         for path in self._paths:
@@ -156,16 +156,18 @@ class Files:
                     yield from self._records(name, kind)
                 elif kind not in PARSED or not self._processes:
                     due.append(partial(read_file, name, kind))
-                elif parsers is not None or seconds > POOL_AFTER:
-                    if parsers is None:
+                else:
+                    if parsers is None and seconds > POOL_AFTER:
                         parsers = Parsers(self._processes)
                         stack.callback(parsers.close)
-                    due.append(_result(parsers.submit(name, kind)))
-                else:
-                    started = time.perf_counter()
-                    due.append(partial(_itself, read_file(name, kind)))
-                    seconds += time.perf_counter() - started
-                while len(due) > (AHEAD * self._processes if parsers is not None else 0):
+                    if parsers is not None and parsers.unfinished < AHEAD * self._processes:
+                        due.append(parsers.submit(name, kind).result)
+                    else:
+                        # The others have enough to do, or have not begun: this one lends a hand.
+                        started = time.perf_counter()
+                        due.append(partial(_itself, read_file(name, kind)))
+                        seconds += time.perf_counter() - started
+                while len(due) > (2 * AHEAD * self._processes if parsers is not None else 0):
                     yield due.popleft()()
             while due:
                 yield due.popleft()()
@@ -219,17 +221,13 @@ def _searched(path: str) -> bool:
     return Path(path).is_dir() or (is_pattern(path) and not Path(path).exists())
 
 
-def _processors() -> int:
-    """Return how many processes to parse with: 0 where there is one processor, or no interpreter to run."""
+def _helpers() -> int:
+    """Return how many processes may help this one: none where there is no interpreter to run."""
     if not sys.executable or getattr(sys, "frozen", False):
         return 0
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return available if available > 1 else 0
+    return available - 1
 
 
 def _itself(outcome: Outcome) -> Outcome:
     return outcome
-
-
-def _result(future: Future[Outcome]) -> Callable[[], Outcome]:
-    return future.result

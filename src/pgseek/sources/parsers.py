@@ -35,11 +35,20 @@ class Parsers:
             self._idle.put(None)
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="pgseek-parser")
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._futures: list[Future[Located | Rejection]] = []
         self._closed = False
+
+    @property
+    def unfinished(self) -> int:
+        """How many files were submitted and are not read yet."""
+        self._futures = [future for future in self._futures if not future.done()]
+        return len(self._futures)
 
     def submit(self, path: str, kind: Format) -> Future[Located | Rejection]:
         """Read a file in another process; see `read_file`."""
-        return self._threads.submit(self._read, path, kind)
+        future = self._threads.submit(self._read, path, kind)
+        self._futures.append(future)
+        return future
 
     def close(self) -> None:
         """End the processes, whatever they are doing. What was submitted and not read is lost."""
