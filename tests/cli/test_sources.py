@@ -42,7 +42,9 @@ def stored(dsn) -> dict[str, dict]:
 def test_a_folder_of_many_formats(pgseek, dsn, tmp_path):
     words = "Caches keep what was computed once, so that whoever asks next need not wait for it. " * 5
     (tmp_path / "a.txt").write_text("plain text")
-    (tmp_path / "b.html").write_text(f"<html><body><article><h1>Page</h1><p>{words}</p></article></body></html>")
+    (tmp_path / "b.html").write_text(
+        f"<html><body><article><h1>Page</h1><p>{words}</p></article></body></html>"
+    )
     (tmp_path / "c.py").write_text("def f():\n    return 1\n")
     canvas = Canvas(str(tmp_path / "d.pdf"))
     for page in ("first page", "second page"):
@@ -83,7 +85,20 @@ def test_a_folder_of_many_formats(pgseek, dsn, tmp_path):
     # The same again: nothing to do.
     (tmp_path / "broken.pdf").unlink()
     code, out, _ = pgseek("ingest", "docs", ".", "--json")
-    assert (code, json.loads(out)["unchanged"]) == (0, 6)
+    assert (code, json.loads(out.splitlines()[-1])["unchanged"]) == (0, 6)
+
+
+def test_a_sync_keeps_what_cannot_be_read_today(pgseek, dsn, tmp_path):
+    for name in ("a.html", "b.txt", "c.txt", "d.txt"):
+        (tmp_path / name).write_text("<html><body><p>words of a page</p></body></html>")
+    assert pgseek("ingest", "docs", ".")[0] == 0
+    (tmp_path / "a.html").write_bytes(b"")
+    (tmp_path / "b.txt").unlink()
+    (tmp_path / "b.txt").symlink_to("nowhere")
+    (tmp_path / "c.txt").unlink()
+    code, _, err = pgseek("ingest", "docs", ".", "--sync")
+    assert code == 4, err
+    assert sorted(stored(dsn)) == ["a.html", "b.txt", "d.txt"]
 
 
 def test_patterns_choose(pgseek, dsn, tmp_path):
@@ -93,8 +108,10 @@ def test_patterns_choose(pgseek, dsn, tmp_path):
     (tmp_path / "docs/.gitignore").write_text("ignored.md\n")
 
     def chosen(*arguments):
-        rows(dsn, "DELETE FROM pgseek.documents RETURNING 1")
-        assert pgseek("ingest", "docs", *arguments)[0] == 0
+        if stored(dsn):
+            pgseek("delete", "docs", *stored(dsn))
+        code, _, err = pgseek("ingest", "docs", *arguments)
+        assert code == 0, err
         return sorted(stored(dsn))
 
     assert chosen("docs/**/*.md") == ["docs/a.md", "docs/old/b.md"]
@@ -123,7 +140,9 @@ def test_columns_are_mapped(pgseek, dsn, tmp_path):
 
 
 def test_rows_of_a_query(pgseek, dsn, tmp_path):
-    rows(dsn, "CREATE TABLE articles AS SELECT n AS id, 'article ' || n AS body FROM generate_series(1, 30) n")
+    rows(
+        dsn, "CREATE TABLE articles AS SELECT n AS id, 'article ' || n AS body FROM generate_series(1, 30) n"
+    )
     select = ("--sql", "SELECT id, body FROM articles ORDER BY id", "--text", "body")
     code, out, err = pgseek("ingest", "docs", *select)
     assert (code, err) == (0, "")

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import zlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from functools import partial
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from pgseek.errors import InvalidInput, MissingExtra
+from pgseek.sources.ahead import Ahead, Outcome
 from pgseek.sources.columns import Columns
 from pgseek.sources.csv_rows import csv_rows
 from pgseek.sources.extra import check
 from pgseek.sources.formats import (
-    PARSED,
     ROWS,
     TOLD,
     TOLD_FORMATS,
@@ -29,16 +26,9 @@ from pgseek.sources.formats import (
 )
 from pgseek.sources.json_lines import json_lines
 from pgseek.sources.parquet import parquet_rows
-from pgseek.sources.parsers import Parsers
 from pgseek.sources.walk import Patterns, is_pattern, walk, walk_pattern
-from pgseek.sources.whole import open_file, read_file, read_stream
-from pgseek.types import Located, Rejection
-
-# Seconds of parsing after which more processes are worth their start; see benchmarks/sources.py.
-POOL_AFTER = 1.0
-# Files that a process is given at a time; twice as many are read ahead of the one that is due.
-AHEAD = 8
-Outcome = Located | Rejection
+from pgseek.sources.whole import open_file, read_stream
+from pgseek.types import Rejection
 
 
 class Files:
@@ -131,7 +121,7 @@ class Files:
             else:
                 yield file.as_posix(), self._format or kind or "text"
 
-    def _plan(self) -> Iterator[tuple[str, Format] | Outcome]:
+    def _plan(self) -> Iterator[tuple[str, Format] | Rejection]:
         for path in self._paths:
             if path == "-":
                 yield path, self._format or "jsonl"
@@ -140,37 +130,18 @@ class Files:
                 yield found if isinstance(found, Rejection) else _checked(*found, named=not _searched(path))
 
     def _read(self) -> Iterator[Outcome]:
-        """Yield all records; files that are being parsed meanwhile wait in ``due`` for their turn."""
-        due: deque[Callable[[], Outcome]] = deque()
-        parsers: Parsers | None = None
-        seconds = 0.0
-        with ExitStack() as stack:
+        with Ahead(self._processes) as ahead:
             for found in self._plan():
-                if not isinstance(found, tuple):
-                    due.append(partial(_itself, found))
+                if isinstance(found, tuple) and (found[0] == "-" or found[1] in ROWS):
+                    while ahead:
+                        yield ahead.take()
+                    yield from self._records(*found)
                     continue
-                name, kind = found
-                if name == "-" or kind in ROWS:
-                    while due:
-                        yield due.popleft()()
-                    yield from self._records(name, kind)
-                elif kind not in PARSED or not self._processes:
-                    due.append(partial(read_file, name, kind))
-                else:
-                    if parsers is None and seconds > POOL_AFTER:
-                        parsers = Parsers(self._processes)
-                        stack.callback(parsers.close)
-                    if parsers is not None and parsers.unfinished < AHEAD * self._processes:
-                        due.append(parsers.submit(name, kind).result)
-                    else:
-                        # The others have enough to do, or have not begun: this one lends a hand.
-                        started = time.perf_counter()
-                        due.append(partial(_itself, read_file(name, kind)))
-                        seconds += time.perf_counter() - started
-                while len(due) > (2 * AHEAD * self._processes if parsers is not None else 0):
-                    yield due.popleft()()
-            while due:
-                yield due.popleft()()
+                ahead.add(found)
+                while ahead.full:
+                    yield ahead.take()
+            while ahead:
+                yield ahead.take()
 
     def _records(self, name: str, kind: Format) -> Iterator[Outcome]:
         if name == "-":
@@ -227,7 +198,3 @@ def _helpers() -> int:
         return 0
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return available - 1
-
-
-def _itself(outcome: Outcome) -> Outcome:
-    return outcome

@@ -35,20 +35,11 @@ class Parsers:
             self._idle.put(None)
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="pgseek-parser")
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._futures: list[Future[Located | Rejection]] = []
         self._closed = False
 
-    @property
-    def unfinished(self) -> int:
-        """How many files were submitted and are not read yet."""
-        self._futures = [future for future in self._futures if not future.done()]
-        return len(self._futures)
-
     def submit(self, path: str, kind: Format) -> Future[Located | Rejection]:
-        """Read a file in another process; see `read_file`."""
-        future = self._threads.submit(self._read, path, kind)
-        self._futures.append(future)
-        return future
+        """Read a file in another process; see `read_file`. Who cancels it before it begins may read it."""
+        return self._threads.submit(self._read, path, kind)
 
     def close(self) -> None:
         """End the processes, whatever they are doing. What was submitted and not read is lost."""
@@ -74,7 +65,7 @@ class Parsers:
             code = self._bury(worker) if worker is not None else None
             worker = None
             reason = f"the process that read it as {kind} ended (exit code {code}): {error}"
-            return Rejection(0, None, reason, path)
+            return Rejection(0, path, reason, path)
         finally:
             self._idle.put(worker)
 

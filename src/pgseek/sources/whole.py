@@ -49,7 +49,8 @@ def read_file(path: str, kind: Format) -> Located | Rejection:
         with open_file(path) as stream:
             return read_stream(stream, path, kind)
     except (OSError, EOFError, zlib.error) as error:
-        return Rejection(0, None, f"cannot be read: {error}", path)
+        # With its id: a file that cannot be read today is not gone.
+        return Rejection(0, path, f"cannot be read: {error}", path)
 
 
 def read_stream(stream: IO[bytes], source: str, kind: Format) -> Located | Rejection:
