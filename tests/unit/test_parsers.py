@@ -125,7 +125,9 @@ def test_who_would_wait_reads_what_nobody_has_begun(tmp_path, at_once, started, 
         wait_for(lambda: len(started) == 1 and queue._turns[0].future.running())
         for name in names[1:]:
             queue.add((name, "html"))
-        threading.Timer(1.0, lambda: Path(names[0]).write_text("<p>late words</p>")).start()
+        threading.Timer(
+            1.0, lambda: Path(names[0]).write_text(PAGE.format(n=1, text="late words " * 50))
+        ).start()
         assert "late words" in queue.take().record["text"]
         # Read here meanwhile, and not by the one process that was busy.
         assert [turn.future for turn in queue._turns] == [None] * 3
