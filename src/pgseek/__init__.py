@@ -38,6 +38,7 @@ from pgseek.errors import (
     SyncRefused,
     UnsupportedServer,
 )
+from pgseek.sources import Columns, Files, sql_source
 from pgseek.types import (
     CacheStats,
     Chunk,
@@ -63,6 +64,7 @@ __all__ = [
     "CollectionExists",
     "CollectionInfo",
     "CollectionNotFound",
+    "Columns",
     "ConfigurationError",
     "ConnectionFailed",
     "CostLimitReached",
@@ -73,6 +75,7 @@ __all__ = [
     "Embedder",
     "EmbedderError",
     "EmbedderIdentity",
+    "Files",
     "Hit",
     "IngestPlan",
     "IngestReport",
@@ -94,4 +97,5 @@ __all__ = [
     "__version__",
     "create_embedder",
     "recommend",
+    "sql_source",
 ]

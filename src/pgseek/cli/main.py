@@ -78,6 +78,9 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     # The pool's own story of a lost server; ours is the one line at the end.
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)
+    # What parsers find odd in a file; what they cannot read becomes a rejection.
+    for parser in ("pypdf", "trafilatura", "htmldate", "courlan"):
+        logging.getLogger(parser).setLevel(logging.CRITICAL)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     debug = "--debug" in sys.argv
