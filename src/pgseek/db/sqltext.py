@@ -39,7 +39,11 @@ FUNCTIONS = (
     "refresh_statistics",
     "reweigh",
     "search",
+    "canonical_language",
+    "document_problem",
+    "put_documents",
     "put_document",
+    "delete_documents",
     "delete_document",
 )
 
