@@ -23,10 +23,12 @@ DROPPED = ("content_hash", "delete_embeddings", "bm25_candidates", "search", "pu
 FUNCTIONS = (
     "content_hash",
     "delete_embeddings",
+    "words",
     "bm25_candidates",
     "search",
     "canonical_language",
     "document_problem",
+    "stand_ins",
     "put_documents",
     "put_document",
     "delete_documents",
@@ -35,7 +37,7 @@ FUNCTIONS = (
 # What of them revision 0004 had.
 BEFORE = {
     "0001": ("content_hash", "delete_embeddings", "delete_document"),
-    "0003": ("bm25_candidates", "put_document"),
+    "0003": ("words", "bm25_candidates", "put_document"),
     "0004": ("search",),
 }
 

@@ -41,6 +41,7 @@ FUNCTIONS = (
     "search",
     "canonical_language",
     "document_problem",
+    "stand_ins",
     "put_documents",
     "put_document",
     "delete_documents",

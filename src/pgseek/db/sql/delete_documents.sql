@@ -17,14 +17,15 @@ DECLARE
 BEGIN
     SELECT array_agg(DISTINCT pgseek.document_id(name)) INTO ids
       FROM unnest(external_ids) AS name WHERE name IS NOT NULL;
-    PERFORM FROM pgseek.documents d JOIN unnest(ids) AS given (id) ON d.document_id = given.id
-      WHERE d.collection_id = of_collection.collection_id ORDER BY d.document_id FOR UPDATE OF d;
-    DELETE FROM pgseek.documents d USING unnest(ids) AS given (id)
-     WHERE d.collection_id = of_collection.collection_id AND d.document_id = given.id;
+    PERFORM FROM pgseek.documents d
+      WHERE d.collection_id = of_collection.collection_id AND d.document_id = ANY (ids)
+      ORDER BY d.document_id FOR UPDATE;
+    DELETE FROM pgseek.documents d
+     WHERE d.collection_id = of_collection.collection_id AND d.document_id = ANY (ids);
     GET DIAGNOSTICS deleted = ROW_COUNT;
     PERFORM pgseek.delete_embeddings(of_collection.collection_id, ids);
-    DELETE FROM pgseek.ingest_queue q USING unnest(ids) AS given (id)
-     WHERE q.collection_id = of_collection.collection_id AND q.document_id = given.id;
+    DELETE FROM pgseek.ingest_queue q
+     WHERE q.collection_id = of_collection.collection_id AND q.document_id = ANY (ids);
     RETURN deleted;
 END
 $function$;

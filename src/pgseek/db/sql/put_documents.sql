@@ -15,11 +15,11 @@ CREATE OR REPLACE FUNCTION pgseek.put_documents(collection text, documents jsonb
 RETURNS TABLE ("position" integer, external_id text, outcome text, reason text)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+-- Planning for every call would take as long as storing one document.
+SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
 DECLARE
-    -- A tsvector holds 1 MiB at most; these pieces stand in until the chunker has run.
-    piece_length CONSTANT integer := 20000;
     of_collection CONSTANT pgseek.collections := pgseek.require_collection(collection);
     -- One entry per element, in the order of document_id; NULL in ids: rejected.
     ids uuid[];
@@ -37,6 +37,13 @@ DECLARE
     changed uuid[];
     weighting real[];
     new_language text;
+    -- The stand-ins of all new and changed documents.
+    of_document uuid[];
+    ordinals integer[];
+    starts integer[];
+    texts text[];
+    lexemes tsvector[];
+    terms @vector@.sparsevec[];
 BEGIN
     IF documents IS NULL OR jsonb_typeof(documents) <> 'array' THEN
         RAISE EXCEPTION 'documents is %, but must be a JSON array of objects',
@@ -77,13 +84,18 @@ BEGIN
            array_agg(h.name ORDER BY h.id, h.place), array_agg(h.title ORDER BY h.id, h.place),
            array_agg(h.body ORDER BY h.id, h.place), array_agg(h.language ORDER BY h.id, h.place),
            array_agg(h.format ORDER BY h.id, h.place), array_agg(h.metadata ORDER BY h.id, h.place),
-           array_agg(h.hash ORDER BY h.id, h.place), array_agg(h.reason ORDER BY h.id, h.place),
-           array_agg(CASE WHEN h.reason IS NOT NULL THEN 'rejected'
-                          WHEN d.content_hash = h.hash AND d.metadata = h.metadata THEN 'unchanged' END
-                     ORDER BY h.id, h.place)
-      INTO ids, places, names, titles, bodies, languages, formats, metadatas, hashes, reasons, outcomes
-      FROM hashed h
-      LEFT JOIN pgseek.documents d ON d.collection_id = of_collection.collection_id AND d.document_id = h.id;
+           array_agg(h.hash ORDER BY h.id, h.place), array_agg(h.reason ORDER BY h.id, h.place)
+      INTO ids, places, names, titles, bodies, languages, formats, metadatas, hashes, reasons
+      FROM hashed h;
+
+    -- "= ANY (ids)", here and below, although the join says it too: a plan that was made when the table was small
+    -- and is kept by the session goes by its primary key then as well.
+    SELECT array_agg(CASE WHEN g.reason IS NOT NULL THEN 'rejected'
+                          WHEN d.content_hash = g.hash AND d.metadata = g.metadata THEN 'unchanged' END ORDER BY g.n)
+      INTO outcomes
+      FROM unnest(ids, hashes, metadatas, reasons) WITH ORDINALITY AS g (id, hash, metadata, reason, n)
+      LEFT JOIN pgseek.documents d ON d.collection_id = of_collection.collection_id
+                                  AND d.document_id = ANY (ids) AND d.document_id = g.id;
 
     IF array_position(outcomes, NULL) IS NOT NULL THEN
         FOR new_language IN
@@ -115,7 +127,39 @@ BEGIN
           INTO outcomes
           FROM unnest(ids, hashes, metadatas, outcomes) WITH ORDINALITY AS g (id, hash, metadata, outcome, n)
           LEFT JOIN unnest(inserted) AS n (id) ON n.id = g.id
-          LEFT JOIN pgseek.documents d ON d.collection_id = of_collection.collection_id AND d.document_id = g.id;
+          LEFT JOIN pgseek.documents d ON d.collection_id = of_collection.collection_id
+                                      AND d.document_id = ANY (ids) AND d.document_id = g.id;
+
+        IF outcomes && '{new,changed}' THEN
+            -- The lock keeps reweigh() out until this transaction is over; other writers share it.
+            SELECT s.weighting INTO STRICT weighting FROM pgseek.collection_statistics s
+             WHERE s.collection_id = of_collection.collection_id FOR KEY SHARE;
+            LOOP
+                -- Nothing is written in this block, so that it costs no transaction number.
+                BEGIN
+                    SELECT array_agg(g.id), array_agg(p.ordinal), array_agg(p.char_start), array_agg(p.text),
+                           array_agg(p.lexemes), array_agg(p.terms)
+                      INTO of_document, ordinals, starts, texts, lexemes, terms
+                      FROM unnest(ids, titles, bodies, languages, outcomes) AS g (id, title, body, language, outcome),
+                           LATERAL pgseek.stand_ins(g.language, g.title, g.body, weighting) AS p
+                     WHERE g.outcome IN ('new', 'changed');
+                    EXIT;
+                EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+                    FOR i IN 1 .. cardinality(ids) LOOP
+                        CONTINUE WHEN outcomes[i] NOT IN ('new', 'changed');
+                        BEGIN
+                            PERFORM FROM pgseek.stand_ins(languages[i], titles[i], bodies[i], weighting);
+                        EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+                            reasons[i] := 'the server cannot hold it: ' || SQLERRM;
+                            outcomes[i] := 'rejected';
+                        END;
+                    END LOOP;
+                END;
+            END LOOP;
+            DELETE FROM pgseek.documents d USING unnest(ids, outcomes) AS g (id, outcome)
+             WHERE g.outcome = 'rejected' AND g.id = ANY (inserted) AND d.collection_id = of_collection.collection_id
+               AND d.document_id = ANY (inserted) AND d.document_id = g.id;
+        END IF;
 
         IF outcomes && '{changed,metadata_changed}' THEN
             UPDATE pgseek.documents d
@@ -124,29 +168,24 @@ BEGIN
               FROM unnest(ids, titles, bodies, languages, formats, metadatas, hashes, outcomes)
                    AS g (id, title, body, language, format, metadata, hash, outcome)
              WHERE g.outcome IN ('changed', 'metadata_changed')
-               AND d.collection_id = of_collection.collection_id AND d.document_id = g.id;
+               AND d.collection_id = of_collection.collection_id AND d.document_id = ANY (ids) AND d.document_id = g.id;
             SELECT array_agg(g.id) INTO changed FROM unnest(ids, outcomes) AS g (id, outcome) WHERE g.outcome = 'changed';
-            DELETE FROM pgseek.chunks c USING unnest(changed) AS g (id)
-             WHERE c.collection_id = of_collection.collection_id AND c.document_id = g.id;
+            DELETE FROM pgseek.chunks c
+             WHERE c.collection_id = of_collection.collection_id AND c.document_id = ANY (changed);
             PERFORM pgseek.delete_embeddings(of_collection.collection_id, changed);
         END IF;
 
         IF outcomes && '{new,changed}' THEN
-            -- The lock keeps reweigh() out until this transaction is over; other writers share it.
-            SELECT s.weighting INTO STRICT weighting FROM pgseek.collection_statistics s
-             WHERE s.collection_id = of_collection.collection_id FOR KEY SHARE;
             INSERT INTO pgseek.chunks
                 (collection_id, document_id, ordinal, kind, title, text, language, char_start, char_end, text_hash,
                  lexemes, terms)
-            SELECT of_collection.collection_id, g.id, piece.number, 'chunk', g.title, piece.text, g.language,
-                   piece.number * piece_length, piece.number * piece_length + length(piece.text),
+            SELECT of_collection.collection_id, p.id, p.ordinal, 'chunk', g.title, p.text, g.language,
+                   p.char_start, p.char_start + length(p.text),
                    -- The hash of what was embedded: nothing was.
-                   '', analysis.lexemes, analysis.terms
-              FROM unnest(ids, titles, bodies, languages, outcomes) AS g (id, title, body, language, outcome),
-                   LATERAL (SELECT n AS number, substr(g.body, n * piece_length + 1, piece_length) AS text
-                              FROM generate_series(0, (length(g.body) - 1) / piece_length) AS n) AS piece,
-                   pgseek.analyze(g.language, g.title, piece.text, weighting) AS analysis
-             WHERE g.outcome IN ('new', 'changed');
+                   '', p.lexemes, p.terms
+              FROM unnest(of_document, ordinals, starts, texts, lexemes, terms)
+                   AS p (id, ordinal, char_start, text, lexemes, terms)
+              JOIN unnest(ids, titles, languages) AS g (id, title, language) ON g.id = p.id;
             INSERT INTO pgseek.ingest_queue AS q (collection_id, document_id, content_hash, enqueued_at, due_at)
             SELECT of_collection.collection_id, g.id, g.hash, now(), now()
               FROM unnest(ids, hashes, outcomes) AS g (id, hash, outcome)
