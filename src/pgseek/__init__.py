@@ -48,8 +48,12 @@ from pgseek.types import (
     IngestPlan,
     IngestReport,
     Match,
+    QueueFailure,
+    QueuePolicy,
+    QueueStatus,
     Rejection,
     Search,
+    WorkReport,
 )
 
 __all__ = [
@@ -82,6 +86,9 @@ __all__ = [
     "MissingExtra",
     "Needs",
     "PgseekError",
+    "QueueFailure",
+    "QueuePolicy",
+    "QueueStatus",
     "Recommendation",
     "Rejection",
     "SchemaError",
@@ -91,6 +98,7 @@ __all__ = [
     "SpaceMismatch",
     "SyncRefused",
     "UnsupportedServer",
+    "WorkReport",
     "__version__",
     "create_embedder",
     "recommend",
