@@ -23,13 +23,14 @@ CHANNEL = "pgseek_queue"
 # A document that was claimed so often without an end is claimed alone: it may be what ends its workers.
 SUSPECT = 2
 
-# The first that is due is always among those chosen. One that has no attempt left is given up here.
+# The first that is due is always among those chosen. One that has no attempt left is given up here. (Many
+# are due at the same time: ordered by more than that, all of them would be sorted for each claim.)
 _CLAIM = """
 WITH due AS MATERIALIZED (
     SELECT document_id, attempts, row_number() OVER (ORDER BY due_at, document_id) AS place
       FROM (SELECT document_id, attempts, due_at FROM pgseek.ingest_queue
              WHERE collection_id = %(collection)s AND failed_at IS NULL AND due_at <= statement_timestamp()
-             ORDER BY due_at, document_id LIMIT %(most)s FOR UPDATE SKIP LOCKED) AS locked),
+             ORDER BY due_at LIMIT %(most)s FOR UPDATE SKIP LOCKED) AS locked),
 chosen AS (
     SELECT document_id, attempts FROM due
      WHERE place = 1 OR attempts < %(suspect)s

@@ -116,12 +116,12 @@ def test_standard_input(pgseek, given, stdin, name):
 def test_documents_put_through_sql_are_drained(pgseek, dsn):
     pgseek("collections", "create", "docs")
     rows(dsn, "SELECT pgseek.put_document('docs', '1', 'from SQL')")
-    assert json.loads(pgseek("queue", "status", "docs", "--json")[1])["queued"] == 1
+    assert json.loads(pgseek("queue", "status", "docs", "--json")[1])["waiting"] == 1
     code, out, _ = pgseek("doctor", "--json")
     assert code == 1
     assert "1 documents wait for embeddings; pgseek queue drain docs" in out
     assert pgseek("queue", "drain", "docs")[0] == 0
-    assert pgseek("queue", "status", "docs")[1] == "0 documents wait for embeddings\n"
+    assert pgseek("queue", "status", "docs")[1].splitlines()[1].split() == ["docs", "0", "0", "0", "0", "-"]
     assert pgseek("doctor")[0] == 0
 
 
