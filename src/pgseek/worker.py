@@ -160,12 +160,10 @@ class _Worker:
             served = self._known(info)
             if served.run is None:
                 continue
-            if served.rest.until > now:
-                self._next = min(self._next, served.rest.until - now)
-            elif seconds <= 0:
-                ready.append((seconds, info, served))
-            else:
+            if seconds > 0:
                 self._next = min(self._next, seconds)
+            elif served.rest.until <= now:
+                ready.append((seconds, info, served))
         busy = False
         for _, info, served in sorted(ready, key=lambda one: one[0]):
             if self.job.stop.is_set():
@@ -193,6 +191,8 @@ class _Worker:
         for served in self._served.values():
             if served.unsettled:
                 seconds = min(seconds, max(0.0, served.settled_at + SETTLE_SECONDS - now))
+            if served.rest.until > now:
+                seconds = min(seconds, served.rest.until - now)
         passed_over = [i for i, s in self._served.items() if s.run is None or s.rest.until > now]
         parameters = {
             "passed_over": passed_over,
@@ -215,7 +215,9 @@ class _Worker:
             embedder = given if given is not None else self._embedders.get(info.identity_hash)
             embedder = collections.matching_embedder(info, embedder)
         except PgseekError as error:
-            self._note(f"collection {info.name!r} is passed over: {error}", error)
+            line = f"collection {info.name!r} is passed over: {error}"
+            # Whatever it was to the embedder: here no argument is wrong.
+            self._note(line, ConfigurationError(line))
             return None
         self._embedders.setdefault(info.identity_hash, embedder)
         self.job.share(embedder)
