@@ -33,6 +33,7 @@ FUNCTIONS = (
     "put_document",
     "delete_documents",
     "delete_document",
+    "follow_rows",
 )
 # What of them revision 0004 had.
 BEFORE = {

@@ -38,6 +38,7 @@ from pgseek.errors import (
     SyncRefused,
     UnsupportedServer,
 )
+from pgseek.following import attach, detach
 from pgseek.types import (
     CacheStats,
     Chunk,
@@ -100,6 +101,8 @@ __all__ = [
     "UnsupportedServer",
     "WorkReport",
     "__version__",
+    "attach",
     "create_embedder",
+    "detach",
     "recommend",
 ]

@@ -21,6 +21,7 @@ from psycopg.sql import SQL, Identifier
 from psycopg_pool import ConnectionPool, PoolTimeout
 from pydantic import SecretStr
 
+from pgseek import attach as attach_scripts
 from pgseek import cache as cache_scripts
 from pgseek import collections as collection_scripts
 from pgseek import documents as document_scripts
@@ -246,6 +247,60 @@ class Client:
             notice,
         )
         return self._serve(worker, worker_scripts.work(job))
+
+    def attach(
+        self,
+        table: str,
+        collection: str,
+        *,
+        id: str | Iterable[str],  # noqa: A002 (the field's word)
+        text: str | Iterable[str],
+        title: str | None = None,
+        metadata: str | Iterable[str] = (),
+        language: str | None = None,
+        security_definer: bool = False,
+        apply: bool = False,
+    ) -> attach_scripts.Plan:
+        """Return what keeps a collection in step with a table: statements for `as_revision` and `as_sql`.
+
+        ``table`` is written as in SQL; the others are columns' names as they are. ``id`` may be several
+        columns, on which there is a unique index; of several ``text`` columns those that are not empty make
+        the text, with an empty line between them. The triggers run with the rights of whoever writes to the
+        table, or with ``security_definer`` with those of who makes them. Nothing is changed unless
+        ``apply`` is true.
+
+        Raises:
+            InvalidInput: no such table or column, its id is not unique, or it is attached already.
+            CollectionNotFound: with the nearest name.
+        """
+        plan = self._run(
+            attach_scripts.plan_attach(
+                table, collection, id, text, title, metadata, language, security_definer
+            )
+        )
+        if apply:
+            self._run(attach_scripts.apply(plan))
+        return plan
+
+    def detach(
+        self,
+        table: str,
+        collection: str | None = None,
+        *,
+        delete_documents: bool = False,
+        apply: bool = False,
+    ) -> attach_scripts.Plan:
+        """Return what undoes `attach`; ``collection`` is needed if the table is attached to several.
+
+        The documents stay as they are, unless ``delete_documents`` is true.
+
+        Raises:
+            InvalidInput: no such table, or it is not attached.
+        """
+        plan = self._run(attach_scripts.plan_detach(table, collection, delete_documents))
+        if apply:
+            self._run(attach_scripts.apply(plan))
+        return plan
 
     def _serve(self, worker: str, script: Script[T]) -> T:
         """Run a script that claims documents; whatever ends it, what it still has is given back."""

@@ -31,7 +31,7 @@ from pgseek.errors import (
 )
 from pgseek.loading import settle
 from pgseek.steps import Script, Stop, listen, sleep
-from pgseek.types import CachePolicy, CollectionId, CollectionInfo, QueuePolicy, WorkReport
+from pgseek.types import CachePolicy, CollectionId, CollectionInfo, QueuePolicy, SpaceId, WorkReport
 
 # Seconds: how long what does not work is left alone, from the first to the longest time.
 SHORTEST_REST, LONGEST_REST = 1.0, 60.0
@@ -90,6 +90,7 @@ class _Rest:
 class _Served:
     """A collection with its embedder, or (``run`` is None) one that this worker cannot serve."""
 
+    space_id: SpaceId
     run: Embedding | None
     rest: _Rest = field(default_factory=_Rest)
     unsettled: int = 0
@@ -203,8 +204,8 @@ class _Worker:
     def _known(self, info: CollectionInfo) -> _Served:
         """Return a collection as it stands now; it may have been made anew, or have other settings."""
         served = self._served.get(info.collection_id)
-        if served is None or (served.run is not None and served.run.info.space_id != info.space_id):
-            served = self._served[info.collection_id] = _Served(self._begin(info))
+        if served is None or served.space_id != info.space_id:
+            served = self._served[info.collection_id] = _Served(info.space_id, self._begin(info))
         elif served.run is not None and served.run.info != info:
             served.run = replace(served.run, info=info)
         return served

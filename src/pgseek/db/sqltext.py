@@ -46,6 +46,7 @@ FUNCTIONS = (
     "put_document",
     "delete_documents",
     "delete_document",
+    "follow_rows",
 )
 
 
