@@ -71,6 +71,42 @@ def writers(dsn: str, rows: int, rounds: int) -> None:
         print(f"{name:14}{middle * 1000:9.0f} ms  {rows / middle:9,.0f} documents/s  {middle / base:5.2f}x")
 
 
+FOLLOWED = """
+CREATE TABLE {table} (id int PRIMARY KEY, body text, stock int NOT NULL DEFAULT 0);
+INSERT INTO {table} SELECT n, t FROM unnest(%s::text[]) WITH ORDINALITY AS x (t, n)
+"""
+
+
+def followers(dsn: str, rows: int, rounds: int) -> None:
+    """Statements on a table that a collection follows, over the same on one that none does."""
+    texts, _ = corpus(rows, 8)
+    statements = {
+        "update of another column": "UPDATE {table} SET stock = stock + 1",
+        "update of one row": "UPDATE {table} SET stock = stock + 1 WHERE id = 1",
+        "update of the text": "UPDATE {table} SET body = body || ' again'",
+        "delete of a tenth": "DELETE FROM {table} WHERE id %% 10 = {turn}",
+    }
+    times: dict[str, dict[str, list[float]]] = {
+        name: {"plain_rows": [], "followed": []} for name in statements
+    }
+    with connect(dsn) as connection, Client(dsn) as client:
+        for table in ("plain_rows", "followed"):
+            for statement in FOLLOWED.format(table=table).strip().split(";\n"):
+                connection.execute(statement, [texts] if "%s" in statement else None)
+        started = time.perf_counter()
+        client.attach("followed", "docs", id="id", text="body", apply=True)
+        fill = time.perf_counter() - started
+        for turn in range(min(rounds, 9)):
+            for name, statement in statements.items():
+                for table, seconds in times[name].items():
+                    made = statement.format(table=table, turn=turn).replace("%%", "%")
+                    seconds.append(timed(connection, lambda given=made: connection.execute(given)))
+    print(f"\na table of {rows:,} rows that a collection follows; back-fill {rows / fill:,.0f} rows/s")
+    for name, seconds in times.items():
+        alone, followed = (statistics.median(seconds[table]) * 1000 for table in ("plain_rows", "followed"))
+        print(f"{name:26}{alone:9.1f} ms alone {followed:9.1f} ms followed {followed / alone:8.1f}x")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rows", type=int, default=1000)
@@ -78,6 +114,7 @@ def main() -> None:
     given = arguments.parse_args()
     with database() as dsn:
         writers(dsn, given.rows, given.rounds)
+        followers(dsn, given.rows * 10, given.rounds)
 
 
 if __name__ == "__main__":
