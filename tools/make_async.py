@@ -20,6 +20,7 @@ Embedders, and the scripts' own work between two steps, run in threads: the loop
 
 NAMES = [
     ("import threading\nimport time\n", "import asyncio\n"),
+    ("for _ in connection.notifies(", "async for _ in connection.notifies("),
     ("from concurrent.futures import wait\n", ""),
     ("self._background.start(self.run, script())", "asyncio.create_task(self.run(script()))"),
     ("running.future.result()", "await running.future"),
@@ -42,13 +43,14 @@ CLASSES = re.compile(r"\b(Client|Collection|Runner)\b")
 COROUTINES = (
     "close|open|create_collection|collection|list_collections|drop_collection|_run|run|info|"
     "ingest|plan|search|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_perform|_ask|_transact|"
-    "cache_stats|prune_cache|clear_cache"
+    "cache_stats|prune_cache|clear_cache|work|_serve|queue_status|retry_queue|failed_documents|attach|detach"
 )
 AWAITED = re.compile(
-    r"self\._run\(|self\._client\._run\(|self\._runner\.close\(|runner\.run\(|runner\.open\(|"
+    r"self\._run\(|self\._serve\(|self\._client\.(?:_run|_serve|work)\(|"
+    r"self\._runner\.close\(|runner\.run\(|runner\.open\(|"
     r"self\._pool\.(?:open|close)\(|self\._transact\(|self\._ask\(|self\.close\(|self\._own_embedder\(|"
-    r"(?<=return )(?:_drive|_perform_on)\(|(?<== )perform\(|connection\.execute\(|cursor\.fetchall\(|"
-    r"copy\.write_row\("
+    r"(?<=return )(?:_drive|_perform_on|_listen_on)\(|(?<== )perform\(|connection\.execute\(|"
+    r"cursor\.fetchall\(|copy\.write_row\("
 )
 THREADED = re.compile(r"(?<== )(checked_query|advance|Session|collection_scripts\.matching_embedder)\(")
 
@@ -61,7 +63,7 @@ def make() -> str:
         text = text.replace(old, new)
     text = CLASSES.sub(r"Async\1", text)
     text = re.sub(rf"^    def ({COROUTINES})\(", r"    async def \1(", text, flags=re.M)
-    text = re.sub(r"^def (_drive|_perform_on)\(", r"async def \1(", text, flags=re.M)
+    text = re.sub(r"^def (_drive|_perform_on|_listen_on)\(", r"async def \1(", text, flags=re.M)
     text = AWAITED.sub(lambda found: f"await {found[0]}", text)
     text = THREADED.sub(lambda f: f"await asyncio.to_thread({f[1]}, ", text)
     for arguments in (["check", "--select", "I", "--fix", "--quiet"], ["format", "--quiet"]):

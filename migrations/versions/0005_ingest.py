@@ -20,11 +20,25 @@ SQL = Path(__file__).parent.parent / "sql"
 # Of revision 0004, with another signature now.
 DROPPED = ("content_hash", "delete_embeddings", "bm25_candidates", "search", "put_document")
 # In the order they can be made in.
-FUNCTIONS = ("content_hash", "delete_embeddings", "bm25_candidates", "search", "put_document")
+FUNCTIONS = (
+    "content_hash",
+    "delete_embeddings",
+    "words",
+    "bm25_candidates",
+    "search",
+    "canonical_language",
+    "document_problem",
+    "stand_ins",
+    "put_documents",
+    "put_document",
+    "delete_documents",
+    "delete_document",
+    "follow_rows",
+)
 # What of them revision 0004 had.
 BEFORE = {
-    "0001": ("content_hash", "delete_embeddings"),
-    "0003": ("bm25_candidates", "put_document"),
+    "0001": ("content_hash", "delete_embeddings", "delete_document"),
+    "0003": ("words", "bm25_candidates", "put_document"),
     "0004": ("search",),
 }
 

@@ -38,6 +38,7 @@ from pgseek.errors import (
     SyncRefused,
     UnsupportedServer,
 )
+from pgseek.following import attach, detach
 from pgseek.sources import Columns, Files, sql_source
 from pgseek.types import (
     CacheStats,
@@ -49,8 +50,12 @@ from pgseek.types import (
     IngestPlan,
     IngestReport,
     Match,
+    QueueFailure,
+    QueuePolicy,
+    QueueStatus,
     Rejection,
     Search,
+    WorkReport,
 )
 
 __all__ = [
@@ -85,6 +90,9 @@ __all__ = [
     "MissingExtra",
     "Needs",
     "PgseekError",
+    "QueueFailure",
+    "QueuePolicy",
+    "QueueStatus",
     "Recommendation",
     "Rejection",
     "SchemaError",
@@ -94,8 +102,11 @@ __all__ = [
     "SpaceMismatch",
     "SyncRefused",
     "UnsupportedServer",
+    "WorkReport",
     "__version__",
+    "attach",
     "create_embedder",
+    "detach",
     "recommend",
     "sql_source",
 ]

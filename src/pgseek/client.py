@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -15,25 +17,31 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 from psycopg_pool import ConnectionPool, PoolTimeout
 from pydantic import SecretStr
 
+from pgseek import attach as attach_scripts
 from pgseek import cache as cache_scripts
 from pgseek import collections as collection_scripts
 from pgseek import documents as document_scripts
+from pgseek import drain as drain_scripts
 from pgseek import ingest as ingest_scripts
 from pgseek import plan as plan_scripts
 from pgseek import queue as queue_scripts
 from pgseek import search as search_scripts
+from pgseek import worker as worker_scripts
 from pgseek.config import Settings
 from pgseek.db.connection import translate
 from pgseek.db.limits import shared_connection, shared_limiter
 from pgseek.db.session import CONFLICTS, Session
 from pgseek.embedders.base import Embedder, checked_query
+from pgseek.errors import PgseekError
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.prepare import BATCH_SIZE
 from pgseek.steps import (
     ATTEMPTS,
+    PATIENCE,
     Await,
     Background,
     CopyIn,
@@ -41,12 +49,14 @@ from pgseek.steps import (
     EmbedQuery,
     Fetch,
     Join,
+    Listen,
     Running,
     Script,
     Sleep,
     Start,
     StartEmbedding,
     Step,
+    Stop,
     Transact,
     Underway,
     advance,
@@ -65,11 +75,16 @@ from pgseek.types import (
     InputType,
     Lexical,
     Normalization,
+    QueueFailure,
+    QueuePolicy,
+    QueueStatus,
     Search,
     Syntax,
+    WorkReport,
 )
 
 T = TypeVar("T")
+log = logging.getLogger("pgseek")
 Connection = psycopg.Connection[dict[str, Any]]
 
 
@@ -185,6 +200,117 @@ class Client:
             InvalidInput, CollectionNotFound.
         """
         return self._run(cache_scripts.clear(collection, input_type))
+
+    def queue_status(self) -> list[QueueStatus]:
+        """Return the state of every collection's queue, by name."""
+        return self._run(queue_scripts.status())
+
+    def work(
+        self,
+        collections: Sequence[str] | None = None,
+        *,
+        embedders: Mapping[str, Embedder] | None = None,
+        once: bool = False,
+        batch_size: int = drain_scripts.BATCH_SIZE,
+        poll: float = 30.0,
+        policy: QueuePolicy | None = None,
+        stop: Stop | None = None,
+        progress: Callable[[WorkReport], None] | None = None,
+        notice: Callable[[str], None] = log.warning,
+    ) -> WorkReport:
+        """Embed what SQL writers store, as it comes, until ``stop`` is set; return what was done in all.
+
+        Serves the named collections, or all that there are and will be. ``embedders`` holds, by collection,
+        the object of each that was made with one; a collection whose embedder cannot be had is passed over
+        and ``notice`` is called with the reason, as for all that goes wrong and is tried again. ``once`` ends
+        the work when nothing is due. ``progress`` is called after each batch. ``poll`` is after how many
+        seconds the worker looks by itself; a writer wakes it earlier. Any number may work at once. A
+        `threading.Event` is a ``stop``: the batch in hand is finished first.
+
+        Raises:
+            InvalidInput, CollectionNotFound: an argument is wrong.
+            PgseekError: with ``once``, what kept a collection from being served.
+        """
+        worker = queue_scripts.worker_name()
+        job = worker_scripts.Job(
+            worker,
+            collections,
+            embedders or {},
+            self._share_limits,
+            self._settings.cache_policy(),
+            policy or QueuePolicy(),
+            once,
+            batch_size,
+            poll,
+            stop or worker_scripts.never(),
+            progress,
+            notice,
+        )
+        return self._serve(worker, worker_scripts.work(job))
+
+    def attach(
+        self,
+        table: str,
+        collection: str,
+        *,
+        id: str | Iterable[str],  # noqa: A002 (the field's word)
+        text: str | Iterable[str],
+        title: str | None = None,
+        metadata: str | Iterable[str] = (),
+        language: str | None = None,
+        security_definer: bool = False,
+        apply: bool = False,
+    ) -> attach_scripts.Plan:
+        """Return what keeps a collection in step with a table: statements for `as_revision` and `as_sql`.
+
+        ``table`` is written as in SQL; the others are columns' names as they are. ``id`` may be several
+        columns, on which there is a unique index; of several ``text`` columns those that are not empty make
+        the text, with an empty line between them. The triggers run with the rights of whoever writes to the
+        table, or with ``security_definer`` with those of who makes them. Nothing is changed unless
+        ``apply`` is true.
+
+        Raises:
+            InvalidInput: no such table or column, its id is not unique, or it is attached already.
+            CollectionNotFound: with the nearest name.
+        """
+        plan = self._run(
+            attach_scripts.plan_attach(
+                table, collection, id, text, title, metadata, language, security_definer
+            )
+        )
+        if apply:
+            self._run(attach_scripts.apply(plan))
+        return plan
+
+    def detach(
+        self,
+        table: str,
+        collection: str | None = None,
+        *,
+        delete_documents: bool = False,
+        apply: bool = False,
+    ) -> attach_scripts.Plan:
+        """Return what undoes `attach`; ``collection`` is needed if the table is attached to several.
+
+        The documents stay as they are, unless ``delete_documents`` is true.
+
+        Raises:
+            InvalidInput: no such table, or it is not attached.
+        """
+        plan = self._run(attach_scripts.plan_detach(table, collection, delete_documents))
+        if apply:
+            self._run(attach_scripts.apply(plan))
+        return plan
+
+    def _serve(self, worker: str, script: Script[T]) -> T:
+        """Run a script that claims documents; whatever ends it, what it still has is given back."""
+        try:
+            return self._run(script)
+        finally:
+            # If that is not possible, the claims end by themselves.
+            with contextlib.suppress(PgseekError):
+                if self._runner is not None:
+                    self._run(queue_scripts.release(worker))
 
     def _share_limits(self, embedder: Embedder) -> None:
         """Let the database keep the embedder's limits, for all processes that use this one."""
@@ -341,10 +467,65 @@ class Collection:
         """Return the number of documents."""
         return self._client._run(document_scripts.count(self._info))
 
-    def drain_queue(self, *, progress: ingest_scripts.Progress | None = None) -> IngestReport:
-        """Chunk and embed the documents that SQL writers stored; ``changed`` counts them."""
-        policy = self._client._settings.cache_policy()
-        return self._client._run(queue_scripts.drain(self._info, self._own_embedder(), progress, policy))
+    def drain_queue(
+        self, *, progress: ingest_scripts.Progress | None = None, policy: QueuePolicy | None = None
+    ) -> IngestReport:
+        """Chunk and embed the documents that SQL writers stored and that are due; ``changed`` counts them.
+
+        Those that cannot be embedded are reported as rejected. Their words are found; they are tried again
+        later, or given up where that would not help (`failed_documents`).
+
+        Raises:
+            EmbedderError: the embedder does not work; the documents wait as before.
+        """
+        worker = queue_scripts.worker_name()
+        script = drain_scripts.drain(
+            self._info,
+            self._own_embedder(),
+            self._client._settings.cache_policy(),
+            worker,
+            policy or QueuePolicy(),
+            progress,
+        )
+        return self._client._serve(worker, script)
+
+    def work(
+        self,
+        *,
+        once: bool = False,
+        batch_size: int = drain_scripts.BATCH_SIZE,
+        poll: float = 30.0,
+        policy: QueuePolicy | None = None,
+        stop: Stop | None = None,
+        progress: Callable[[WorkReport], None] | None = None,
+        notice: Callable[[str], None] = log.warning,
+    ) -> WorkReport:
+        """Do as `Client.work` for this collection, with its own embedder."""
+        embedder = self._own_embedder()
+        return self._client.work(
+            [self.name],
+            embedders={self.name: embedder},
+            once=once,
+            batch_size=batch_size,
+            poll=poll,
+            policy=policy,
+            stop=stop,
+            progress=progress,
+            notice=notice,
+        )
+
+    def queue_status(self) -> QueueStatus:
+        """Return how many documents wait for their embeddings, and how."""
+        (found,) = self._client._run(queue_scripts.status(self._info))
+        return found
+
+    def retry_queue(self, ids: str | Iterable[str] | None = None) -> int:
+        """Make documents that failed, or are due again later, due now; return how many. None: all of them."""
+        return self._client._run(queue_scripts.retry(self._info, ids))
+
+    def failed_documents(self, *, limit: int = 100) -> list[QueueFailure]:
+        """Return documents that were given up, with the reason, the latest first."""
+        return self._client._run(queue_scripts.failures(self._info, limit))
 
     def refresh_statistics(self, *, reweigh: bool = False) -> float | None:
         """Bring BM25's statistics up to date; ingest does so whenever the collection grew by a tenth.
@@ -484,5 +665,22 @@ def _perform_on(connection: Connection, step: Step) -> Any:
                 for row in rows:
                     copy.write_row(row)
             return None
+        case Listen():
+            return _listen_on(connection, step)
         case _:
             raise TypeError(f"{type(step).__name__} cannot run inside a transaction")
+
+
+def _listen_on(connection: Connection, step: Listen) -> None:
+    connection.execute(SQL("LISTEN {}").format(Identifier(step.channel)))
+    try:
+        cursor = connection.execute(step.statement, step.parameters)
+        found = cursor.fetchall()
+        left = 0.0 if found else step.seconds
+        while left > 0 and not step.stop.is_set():
+            for _ in connection.notifies(timeout=min(left, PATIENCE), stop_after=1):
+                left = 0.0
+            left -= PATIENCE
+    finally:
+        # The next to use the connection has not asked for it.
+        connection.execute("UNLISTEN *")

@@ -252,7 +252,8 @@ def show(name: str) -> Script[CollectionInfo]:
     counts = yield from fetch_one(
         "SELECT (SELECT count(*) FROM pgseek.documents WHERE collection_id = %(id)s) AS documents,"
         " (SELECT count(*) FROM pgseek.chunks WHERE collection_id = %(id)s) AS chunks,"
-        " (SELECT count(*) FROM pgseek.ingest_queue WHERE collection_id = %(id)s) AS queued",
+        " (SELECT count(*) FROM pgseek.ingest_queue WHERE collection_id = %(id)s"
+        " AND failed_at IS NULL) AS queued",
         {"id": info.collection_id},
     )
     return _with_counts(info, counts or {})

@@ -81,7 +81,9 @@ def _collections(connection: psycopg.Connection[dict[str, object]]) -> list[Chec
     rows = connection.execute(
         "SELECT c.name, s.space_id, to_regclass(format('pgseek.embeddings_%s_hnsw', s.space_id))"
         " IS NOT NULL AS indexed, (SELECT count(*) FROM pgseek.ingest_queue q"
-        " WHERE q.collection_id = c.collection_id) AS queued"
+        " WHERE q.collection_id = c.collection_id AND q.failed_at IS NULL) AS queued,"
+        " (SELECT count(*) FROM pgseek.ingest_queue q"
+        " WHERE q.collection_id = c.collection_id AND q.failed_at IS NOT NULL) AS failed"
         " FROM pgseek.collections c JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id"
         " ORDER BY c.name"
     ).fetchall()
@@ -97,6 +99,10 @@ def _collections(connection: psycopg.Connection[dict[str, object]]) -> list[Chec
         if row["queued"]:
             problems.append(
                 f"{row['queued']} documents wait for embeddings; pgseek queue drain {row['name']}"
+            )
+        if row["failed"]:
+            problems.append(
+                f"{row['failed']} documents could not be embedded; pgseek queue failed {row['name']}"
             )
         checks.append(Check(f"collection {row['name']}", not problems, "; ".join(problems) or "ready"))
     return checks

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, LiteralString, TypeVar
+from typing import Any, Generic, LiteralString, Protocol, TypeVar
 
 from psycopg.sql import SQL, Composed
 
@@ -25,6 +25,9 @@ T = TypeVar("T")
 Row = dict[str, Any]
 Statement = LiteralString | SQL | Composed
 
+
+# Seconds between two looks at whether to stop, while waiting for a notification.
+PATIENCE = 0.25
 
 CLOSED = "the client was closed while it was working"
 
@@ -75,6 +78,29 @@ class Sleep:
     """Wait for so many seconds."""
 
     seconds: float
+
+
+class Stop(Protocol):
+    """Says whether somebody wants the work to end: a `threading.Event`, for one."""
+
+    def is_set(self) -> bool:
+        """Return whether to stop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Wait for a notification on a channel, for at most so many seconds or until ``stop`` is set.
+
+    The statement is executed once the channel is listened to; if it has rows, there is no waiting: what was
+    notified of before is not missed.
+    """
+
+    channel: str
+    statement: Statement
+    parameters: dict[str, Any]
+    seconds: float
+    stop: Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +184,7 @@ class Background:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-Step = Fetch | CopyIn | Transact | Start | Join | StartEmbedding | Await | Sleep | EmbedQuery
+Step = Fetch | CopyIn | Transact | Start | Join | StartEmbedding | Await | Sleep | Listen | EmbedQuery
 Script = Generator[Step, Any, T]
 
 
@@ -249,6 +275,13 @@ def wait_at_most(underway: Underway, seconds: float) -> Script[Embedded | None]:
 def sleep(seconds: float) -> Script[None]:
     """Wait."""
     yield Sleep(seconds)
+
+
+def listen(
+    channel: str, statement: Statement, parameters: dict[str, Any], seconds: float, stop: Stop
+) -> Script[None]:
+    """Wait for a notification, unless the statement has rows."""
+    yield Listen(channel, statement, parameters, seconds, stop)
 
 
 def embed_query(embedder: Embedder, text: str) -> Script[Vectors]:

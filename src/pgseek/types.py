@@ -289,6 +289,75 @@ class IngestPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """How workers treat the queue.
+
+    A claim lasts for ``lease`` seconds and is renewed while its documents are being embedded: after a
+    worker that died, others take them that much later. A document that fails is tried again after
+    ``backoff`` seconds, doubling up to ``longest_backoff``, ``attempts`` times in all.
+    """
+
+    lease: float = 60.0
+    attempts: int = 8
+    backoff: float = 30.0
+    longest_backoff: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if not (_is_int(self.attempts) and 1 <= self.attempts <= 1000):
+            raise InvalidInput(f"attempts is {self.attempts!r}, but must be a whole number from 1 to 1,000")
+        for name, least in (("lease", 0.1), ("backoff", 0.0), ("longest_backoff", 0.0)):
+            value = getattr(self, name)
+            if not (_is_number(value) and least <= value <= MAX_DAYS * 86_400):
+                raise InvalidInput(f"{name} is {value!r}, but must be {least:g} or more seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """A collection's queue, in documents.
+
+    ``waiting`` are due; ``claimed`` are with a worker; ``retrying`` failed and are due later; ``failed``
+    were given up, and stay until they are changed, deleted or retried. ``oldest`` is how many seconds ago
+    the oldest of the first three was stored, None if there is none.
+    """
+
+    collection: str
+    waiting: int
+    claimed: int
+    retrying: int
+    failed: int
+    oldest: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFailure:
+    """A document that was given up: its words are found, it has no vectors."""
+
+    id: str
+    error: str
+    attempts: int
+    failed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkReport:
+    """What a worker did, in one batch of one collection or (``collection`` is None) in all.
+
+    ``documents`` were embedded and stored; ``failed`` were given up, ``retried`` are due again later.
+    """
+
+    collection: str | None = None
+    documents: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    cached: int = 0
+    failed: int = 0
+    retried: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class EmbedderIdentity:
     """Everything that changes a vector: vectors of two identities are never compared."""
 

@@ -116,13 +116,66 @@ def test_standard_input(pgseek, given, stdin, name):
 def test_documents_put_through_sql_are_drained(pgseek, dsn):
     pgseek("collections", "create", "docs")
     rows(dsn, "SELECT pgseek.put_document('docs', '1', 'from SQL')")
-    assert json.loads(pgseek("queue", "status", "docs", "--json")[1])["queued"] == 1
+    assert json.loads(pgseek("queue", "status", "docs", "--json")[1])["waiting"] == 1
     code, out, _ = pgseek("doctor", "--json")
     assert code == 1
     assert "1 documents wait for embeddings; pgseek queue drain docs" in out
     assert pgseek("queue", "drain", "docs")[0] == 0
-    assert pgseek("queue", "status", "docs")[1] == "0 documents wait for embeddings\n"
+    assert pgseek("queue", "status", "docs")[1].splitlines()[1].split() == ["docs", "0", "0", "0", "0", "-"]
     assert pgseek("doctor")[0] == 0
+
+
+def test_what_cannot_be_embedded_is_listed_and_tried_again_when_told(pgseek, dsn):
+    pgseek("collections", "create", "docs")
+    rows(dsn, "SELECT pgseek.put_document('docs', '1', 'one'), pgseek.put_document('docs', '2', 'two')")
+    # As if its workers had died, each time.
+    exhausted = "UPDATE pgseek.ingest_queue SET attempts = 8 WHERE document_id = pgseek.document_id('1')"
+    rows(dsn, exhausted)
+    code, out, err = pgseek("queue", "drain", "docs")
+    assert (code, "1 changed" in out, "1 rejected" in out) == (4, True, True)
+    assert "1 were given up (pgseek queue failed docs)" in err
+    (failure,) = json.loads(pgseek("queue", "failed", "docs", "--json")[1])
+    assert (failure["id"], failure["attempts"], failure["error"]) == ("1", 8, "no attempt is left")
+    assert "8 attempts: no attempt is left" in pgseek("queue", "failed", "docs")[1]
+    code, out, _ = pgseek("doctor", "--json")
+    assert (code, "1 documents could not be embedded; pgseek queue failed docs" in out) == (1, True)
+    (status,) = json.loads(pgseek("queue", "status", "--json")[1])
+    assert (status["waiting"], status["failed"], status["oldest"]) == (0, 1, None)
+    assert pgseek("queue", "retry", "docs", "nothing")[1] == "0 documents are due again\n"
+    assert pgseek("queue", "retry", "docs", "1")[1] == "1 documents are due again\n"
+    rows(dsn, exhausted)
+    code, out, err = pgseek("worker", "--once", "--json")
+    assert (code, json.loads(out)["failed"], err) == (4, 1, "")
+    assert pgseek("queue", "retry", "docs")[1] == "1 documents are due again\n"
+    code, out, err = pgseek("worker", "--once")
+    assert (code, out) == (0, "")
+    assert err.startswith("docs: 1 documents, 1 chunks, 1 texts embedded, ")
+    assert pgseek("queue", "failed", "docs") == (0, "", "no document was given up\n")
+    assert pgseek("doctor")[0] == 0
+
+
+def test_a_table_is_attached_and_detached(pgseek, dsn, tmp_path):
+    pgseek("collections", "create", "docs")
+    rows(dsn, 'CREATE TABLE "My Table" (id int PRIMARY KEY, "a, b" text, c text)')
+    rows(dsn, """INSERT INTO "My Table" VALUES (1, 'zebra', 'x')""")
+    attach = ("attach", '"My Table"', "--collection", "docs", "--id", "id", "--text", '"a, b",c')
+    code, out, err = pgseek(*attach)
+    assert (code, "CREATE OR REPLACE TRIGGER" in out) == (0, True)
+    assert "set down_revision" in err
+    assert pgseek(*attach, "--sql", "--output", "a.sql")[0] == 0
+    assert "BEGIN;" in (tmp_path / "a.sql").read_text()
+    code, out, err = pgseek(*attach, "--apply")
+    assert (code, out) == (0, "")
+    assert err == 'done: keep collection docs in step with public."My Table"\n'
+    assert pgseek("get", "docs", "1")[1].endswith("zebra\n\nx\n")
+    for wrong, message in (
+        (["--output", "x.py", "--directory", "y"], "exclude each other"),
+        (["--sql", "--directory", "y"], "--directory is for revisions"),
+    ):
+        code, out, err = pgseek("detach", '"My Table"', *wrong)
+        assert (code, out, message in err) == (2, "", True)
+    assert pgseek("detach", '"My Table"', "--delete-documents", "--apply")[0] == 0
+    assert pgseek("get", "docs", "1")[0] == 3
 
 
 def test_the_schema_commands(pgseek, dsn):

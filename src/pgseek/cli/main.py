@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from pgseek import __version__
-from pgseek.cli import cache, collections, db, demo, doctor, documents, models, queue, server
+from pgseek.cli import attach, cache, collections, db, demo, doctor, documents, models, queue, server, worker
 from pgseek.cli import eval as evaluation
 from pgseek.cli.output import complain
 from pgseek.cli.state import State
@@ -43,6 +43,9 @@ app.add_typer(models.app, name="models")
 documents.register(app)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("worker")(worker.worker)
+app.command("attach")(attach.attach)
+app.command("detach")(attach.detach)
 app.command("eval")(evaluation.evaluate_collection)
 
 

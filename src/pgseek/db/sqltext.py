@@ -39,8 +39,14 @@ FUNCTIONS = (
     "refresh_statistics",
     "reweigh",
     "search",
+    "canonical_language",
+    "document_problem",
+    "stand_ins",
+    "put_documents",
     "put_document",
+    "delete_documents",
     "delete_document",
+    "follow_rows",
 )
 
 

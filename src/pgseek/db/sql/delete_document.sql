@@ -8,19 +8,7 @@ RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
-DECLARE
-    of_collection pgseek.collections := pgseek.require_collection(collection);
-    existed boolean;
 BEGIN
-    DELETE FROM pgseek.documents d
-     WHERE d.collection_id = of_collection.collection_id
-       AND d.document_id = pgseek.document_id(delete_document.external_id);
-    existed := FOUND;
-    PERFORM pgseek.delete_embeddings(
-        of_collection.collection_id, ARRAY[pgseek.document_id(delete_document.external_id)]);
-    DELETE FROM pgseek.ingest_queue q
-     WHERE q.collection_id = of_collection.collection_id
-       AND q.document_id = pgseek.document_id(delete_document.external_id);
-    RETURN existed;
+    RETURN pgseek.delete_documents(collection, ARRAY[external_id]) > 0;
 END
 $function$;

@@ -29,7 +29,9 @@ BEGIN
         SELECT string_agg(split.parts, ' '),
                -- The stemmer takes two names for one (getUser, getUsers): then the name as written counts too.
                string_agg('''' || split.name || ''':' || split.place, ' ')
-                   FILTER (WHERE NOT split.name = ANY (tsvector_to_array(to_tsvector(configuration, split.name))))
+                   -- (Encoded data looks like one long name.)
+                   FILTER (WHERE octet_length(split.name) <= 255
+                       AND NOT split.name = ANY (tsvector_to_array(to_tsvector(configuration, split.name))))
           INTO parts, names
           FROM (SELECT lower(matched.name[1]) AS name, least(matched.place, 16383) AS place,
                        regexp_replace(regexp_replace(matched.name[1], '([a-z0-9])([A-Z])', '\1 \2', 'g'),
