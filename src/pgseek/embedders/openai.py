@@ -14,7 +14,8 @@ import numpy as np
 from pgseek.embedders.base import PROBE, Vectors, normalize
 from pgseek.embedders.catalog import find_model, known_models, served_model
 from pgseek.embedders.limits import Limiter, Limits
-from pgseek.embedders.remote import Answer, Refused, RemoteEmbedder, Transient, meaning, one_line
+from pgseek.embedders.remote import Answer, RemoteEmbedder
+from pgseek.embedders.service import Refused, Transient, meaning, one_line
 from pgseek.errors import EmbedderError, InvalidInput, MissingExtra
 from pgseek.types import EmbedderIdentity
 
