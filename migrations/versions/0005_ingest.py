@@ -20,11 +20,30 @@ SQL = Path(__file__).parent.parent / "sql"
 # Of revision 0004, with another signature now.
 DROPPED = ("content_hash", "delete_embeddings", "bm25_candidates", "search", "put_document")
 # In the order they can be made in.
-FUNCTIONS = ("content_hash", "delete_embeddings", "bm25_candidates", "search", "put_document")
+FUNCTIONS = (
+    "content_hash",
+    "delete_embeddings",
+    "propose_weighting",
+    "bm25_terms",
+    "bm25_shares",
+    "bm25_candidates",
+    "refresh_statistics",
+    "reweigh",
+    "search",
+    "put_document",
+)
 # What of them revision 0004 had.
 BEFORE = {
     "0001": ("content_hash", "delete_embeddings"),
-    "0003": ("bm25_candidates", "put_document"),
+    "0003": (
+        "propose_weighting",
+        "bm25_terms",
+        "bm25_shares",
+        "bm25_candidates",
+        "refresh_statistics",
+        "reweigh",
+        "put_document",
+    ),
     "0004": ("search",),
 }
 

@@ -28,6 +28,7 @@ from pgseek.errors import (
     DimensionMismatch,
     DocumentRejected,
     EmbedderError,
+    GeneratorError,
     InvalidInput,
     MissingExtra,
     PgseekError,
@@ -38,6 +39,9 @@ from pgseek.errors import (
     SyncRefused,
     UnsupportedServer,
 )
+from pgseek.generators.base import TextGenerator
+from pgseek.generators.callable import CallableGenerator
+from pgseek.generators.registry import create_generator
 from pgseek.types import (
     CacheStats,
     Chunk,
@@ -57,6 +61,7 @@ __all__ = [
     "AsyncCollection",
     "CacheStats",
     "CallableEmbedder",
+    "CallableGenerator",
     "Chunk",
     "Client",
     "Collection",
@@ -73,6 +78,7 @@ __all__ = [
     "Embedder",
     "EmbedderError",
     "EmbedderIdentity",
+    "GeneratorError",
     "Hit",
     "IngestPlan",
     "IngestReport",
@@ -90,8 +96,10 @@ __all__ = [
     "Search",
     "SpaceMismatch",
     "SyncRefused",
+    "TextGenerator",
     "UnsupportedServer",
     "__version__",
     "create_embedder",
+    "create_generator",
     "recommend",
 ]

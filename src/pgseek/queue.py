@@ -6,6 +6,7 @@ from pgseek import embedding
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedding import Embedding
+from pgseek.generators.base import TextGenerator
 from pgseek.ingest import Progress, Tally
 from pgseek.loading import settle
 from pgseek.prepare import Prepared
@@ -21,6 +22,7 @@ def drain(
     embedder: Embedder,
     progress: Progress | None = None,
     policy: CachePolicy | None = None,
+    generator: TextGenerator | None = None,
 ) -> Script[IngestReport]:
     """Chunk and embed queued documents until none is left; ``changed`` counts them.
 
@@ -28,7 +30,7 @@ def drain(
     stay searchable. Several drains at once are safe.
     """
     tally = Tally(spending=Spending(getattr(embedder, "price", 0.0)))
-    run = Embedding(info, embedder, policy or CachePolicy(), tally.spending)
+    run = Embedding(info, embedder, policy or CachePolicy(), tally.spending, generator)
     while True:
         rows = yield from fetch(
             "SELECT d.document_id, d.external_id, d.title, d.body, d.language, d.content_hash, d.format"

@@ -46,18 +46,18 @@ class Limits:
             raise InvalidInput(f"concurrency is {self.concurrency!r}, but must be from 1 to 256")
 
     @classmethod
-    def from_environment(cls, default: Limits) -> Limits:
+    def from_environment(cls, default: Limits, prefix: str = "PGSEEK_") -> Limits:
         """Return ``default`` as changed by the environment.
 
-        PGSEEK_REQUESTS_PER_MINUTE, PGSEEK_TOKENS_PER_MINUTE, PGSEEK_CONCURRENCY; for the first two
-        0 means that there is no limit.
+        PGSEEK_REQUESTS_PER_MINUTE, PGSEEK_TOKENS_PER_MINUTE, PGSEEK_CONCURRENCY (or with another
+        ``prefix``); for the first two 0 means that there is no limit.
 
         Raises:
             ConfigurationError: a variable is not such a number.
         """
         values = asdict(default)
         for name in values:
-            variable = f"PGSEEK_{name.upper()}"
+            variable = f"{prefix}{name.upper()}"
             given = os.environ.get(variable)
             if given is None:
                 continue
@@ -67,7 +67,7 @@ class Limits:
         try:
             return cls(**values)
         except InvalidInput as error:
-            raise ConfigurationError(f"PGSEEK_CONCURRENCY: {error}") from error
+            raise ConfigurationError(f"{prefix}CONCURRENCY: {error}") from error
 
 
 class Spending:

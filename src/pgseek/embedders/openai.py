@@ -174,7 +174,7 @@ class CompatibleEmbedder(OpenAIEmbedder):
                 query_prompt=_first(query_prompt, None if known is None else known.query_prompt),
                 document_prompt=_first(document_prompt, None if known is None else known.document_prompt),
             ),
-            account=f"{_without_user(str(self._base_url or client.base_url))}:{model}",
+            account=f"{without_user(str(self._base_url or client.base_url))}:{model}",
             limits=limits or Limits.from_environment(Limits()),
             limiter=limiter,
             max_tokens=None if known is None else known.max_tokens,
@@ -253,7 +253,7 @@ def _numbers(embedding: Any) -> Vectors:
     return np.array(embedding, dtype=np.float32)
 
 
-def _without_user(url: str) -> str:
+def without_user(url: str) -> str:
     """Return the address without a name and password: it names a limit in the database."""
     return re.sub(r"(?<=//)[^/@]*@", "", url)
 
