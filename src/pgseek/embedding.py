@@ -21,7 +21,7 @@ from pgseek import cache, generation
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedders.limits import Spending
 from pgseek.embedders.remote import RemoteEmbedder
-from pgseek.errors import InvalidInput, PgseekError
+from pgseek.errors import CostLimitReached, GeneratorError, InvalidInput, PgseekError
 from pgseek.generators.base import GeneratedKind, Request, TextGenerator
 from pgseek.passages import (
     Passage,
@@ -109,6 +109,8 @@ class Pending(Passages):
     # Texts whose vector is stored with their document, and requests that a generator answered.
     reused: int = 0
     generated: int = 0
+    # What kept texts from being written: told when the batches before are stored.
+    failed: PgseekError | None = None
 
 
 def check_cost(embedder: Embedder, generator: TextGenerator | None, max_cost: float | None) -> None:
@@ -130,21 +132,27 @@ def check_cost(embedder: Embedder, generator: TextGenerator | None, max_cost: fl
 def begin(run: Embedding, documents: Sequence[Prepared], before: Pending | None = None) -> Script[Pending]:
     """Divide documents and set off the embedding of what neither the database nor ``before`` has.
 
-    Where the collection wants questions or summaries, they are written first.
+    Where the collection wants questions or summaries, they are written first; an error of that is raised by
+    `finish`.
 
     Raises:
-        GeneratorError, CostLimitReached: what was written before is stored.
         EmbedderError: that of ``before``, where texts are to be written.
     """
     pending = chunked(run, documents)
     pending.before = before
     if before is not None:
         before.after = pending
-    if run.kinds:
+        pending.failed = before.failed
+    if run.kinds and pending.failed is None:
         if before is not None:
             # Writing may take minutes: vectors that are on their way shall not wait for the cache so long.
             yield from keep(run, before, strict=True)
-        yield from _write(run, pending)
+        try:
+            yield from _write(run, pending)
+        except (GeneratorError, CostLimitReached) as error:
+            pending.failed = error
+    if pending.failed is not None:
+        return pending
     if run.caching and pending.texts:
         pending.vectors = yield from cache.look_up(run.info.identity_hash, "document", list(pending.texts))
         pending.cached = len(pending.vectors)
@@ -237,8 +245,10 @@ def finish(run: Embedding, pending: Pending) -> Script[None]:
     """Wait until every text of the batch has its vector, or a reason why it has none.
 
     Raises:
-        PgseekError: the embedder failed; what it had answered is in the cache.
+        PgseekError: the embedder or the generator failed; what they had answered is stored.
     """
+    if pending.failed is not None:
+        raise pending.failed
     yield from keep(run, pending, strict=True)
     if pending.before is not None:
         for key in pending.texts.keys() - pending.vectors.keys():
