@@ -1,4 +1,5 @@
-"""An embeddings service on this machine, spoken to as OpenAI, Azure OpenAI or Cohere; it can be told to fail.
+"""A service of embeddings and chat models on this machine, spoken to as OpenAI, Azure OpenAI or Cohere; it can be
+told to fail.
 
     with ProviderServer() as server:
         openai.OpenAI(api_key="k", base_url=server.base_url + "/v1")
@@ -54,6 +55,16 @@ def vector_of(model: str, text: str, dimensions: int, input_type: str = "") -> n
 def tokens_of(text: str) -> int:
     """Return the number of words, at least 1."""
     return max(1, len(text.split()))
+
+
+def written(request: Request) -> tuple[str, str]:
+    """Return what the chat model says of a passage: as many questions as asked for, or a summary."""
+    told, passage = (message["content"] for message in request.arguments["messages"])
+    about = " ".join(passage.partition("Passage:\n")[2].split()[:6])
+    asked = re.search(r"Write (\d+) ", told)
+    if asked is None:
+        return f"In short: {about}.", "stop"
+    return "\n".join(f"{n}. What of {about}, part {n}?" for n in range(1, int(asked[1]) + 1)), "stop"
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,8 @@ class ProviderServer(ThreadingHTTPServer):
         self.deployments = deployments
         self.faults: list[Fault | None] | Callable[[Request], Fault | None] = []
         self.bad_text: str | None = None
+        # What a chat model says, and why it stopped.
+        self.chat: Callable[[Request], tuple[str, str]] = written
         self.latency = 0.0
         self.requests_per_minute = 3_000  # told in headers, not enforced
         self.tokens_per_minute = 1_000_000
@@ -330,6 +343,8 @@ def _answer(
         return refused.status, body, []
     if fault.body is not None:
         return 200, fault.body, []
+    if isinstance(wire, _Chat):
+        return 200, json.dumps(wire.chat_answer(server, request)), list(request.texts)
     input_type = request.arguments.get("input_type", "")
     length = fault.wrong_dimensions or dimensions
     rows = [
@@ -607,9 +622,53 @@ class _Cohere(_Wire):
         return {"id": str(uuid.uuid4()), "message": self.message(refused, request)}
 
 
+class _Chat(_Wire):
+    """OpenAI's chat completions; a request's texts are its messages."""
+
+    def read(self, path: str, query: dict[str, str], headers: dict[str, str], content: bytes) -> Request:
+        body = json.loads(content)
+        texts = tuple(message["content"] for message in body["messages"])
+        return Request(path, body.pop("model"), texts, {**body, **query}, headers)
+
+    def check(self, server: ProviderServer, request: Request) -> tuple[str, int]:
+        self.check_key(request)
+        if server.bad_text is not None and any(server.bad_text in text for text in request.texts):
+            raise Refused(400, "The passage was flagged by our content policy.", "content_policy_violation")
+        if {"max_tokens", "max_completion_tokens"} <= set(request.arguments):
+            raise Refused(
+                400, "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+            )
+        return request.model, 1
+
+    def chat_answer(self, server: ProviderServer, request: Request) -> Any:
+        content, reason = server.chat(request)
+        answered = tokens_of(content)
+        return {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": request.model,
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": content or None, "refusal": None},
+                    "logprobs": None,
+                    "finish_reason": reason,
+                }
+            ],
+            "usage": {
+                "prompt_tokens": request.tokens,
+                "completion_tokens": answered,
+                "total_tokens": request.tokens + answered,
+            },
+        }
+
+
 def _wire_of(path: str) -> _Wire:
     if path == "/v2/embed":
         return _Cohere()
+    if path == "/v1/chat/completions":
+        return _Chat()
     return _Azure() if re.fullmatch(r"/openai/deployments/[^/]+/embeddings", path) else _Wire()
 
 

@@ -24,7 +24,12 @@ FUNCTIONS = (
     "content_hash",
     "delete_embeddings",
     "words",
+    "propose_weighting",
+    "bm25_terms",
+    "bm25_shares",
     "bm25_candidates",
+    "refresh_statistics",
+    "reweigh",
     "search",
     "canonical_language",
     "document_problem",
@@ -38,7 +43,16 @@ FUNCTIONS = (
 # What of them revision 0004 had.
 BEFORE = {
     "0001": ("content_hash", "delete_embeddings", "delete_document"),
-    "0003": ("words", "bm25_candidates", "put_document"),
+    "0003": (
+        "words",
+        "propose_weighting",
+        "bm25_terms",
+        "bm25_shares",
+        "bm25_candidates",
+        "refresh_statistics",
+        "reweigh",
+        "put_document",
+    ),
     "0004": ("search",),
 }
 

@@ -28,6 +28,7 @@ from pgseek.errors import (
     DimensionMismatch,
     DocumentRejected,
     EmbedderError,
+    GeneratorError,
     InvalidInput,
     MissingExtra,
     PgseekError,
@@ -39,6 +40,9 @@ from pgseek.errors import (
     UnsupportedServer,
 )
 from pgseek.following import attach, detach
+from pgseek.generators.base import TextGenerator
+from pgseek.generators.callable import CallableGenerator
+from pgseek.generators.registry import create_generator
 from pgseek.sources import Columns, Files, sql_source
 from pgseek.types import (
     CacheStats,
@@ -63,6 +67,7 @@ __all__ = [
     "AsyncCollection",
     "CacheStats",
     "CallableEmbedder",
+    "CallableGenerator",
     "Chunk",
     "Client",
     "Collection",
@@ -81,6 +86,7 @@ __all__ = [
     "EmbedderError",
     "EmbedderIdentity",
     "Files",
+    "GeneratorError",
     "Hit",
     "IngestPlan",
     "IngestReport",
@@ -101,11 +107,13 @@ __all__ = [
     "Search",
     "SpaceMismatch",
     "SyncRefused",
+    "TextGenerator",
     "UnsupportedServer",
     "WorkReport",
     "__version__",
     "attach",
     "create_embedder",
+    "create_generator",
     "detach",
     "recommend",
     "sql_source",

@@ -38,6 +38,7 @@ from pgseek.db.session import CONFLICTS, Session
 from pgseek.embedders.base import Embedder, checked_query
 from pgseek.errors import PgseekError
 from pgseek.filters import Filter, to_jsonpath
+from pgseek.generators.base import TextGenerator
 from pgseek.prepare import BATCH_SIZE
 from pgseek.steps import (
     ATTEMPTS,
@@ -55,6 +56,7 @@ from pgseek.steps import (
     Sleep,
     Start,
     StartEmbedding,
+    StartGeneration,
     Step,
     Stop,
     Transact,
@@ -132,6 +134,7 @@ class Client:
         dimensions: int | None = None,
         language: str = "english",
         exist_ok: bool = False,
+        generator: TextGenerator | str | None = None,
         **settings: Any,
     ) -> Collection:
         """Create a collection and its embedding space.
@@ -141,7 +144,12 @@ class Client:
         text-search configuration. ``settings``: fusion, alpha, normalization, lexical, candidates,
         chunk_size and chunk_overlap (characters), k1, b, title_weight, and long_texts, what becomes of
         a chunk that the model does not read whole: 'average' its parts' vectors, 'chunk' it, 'refuse'
-        its document or 'truncate' it. With ``exist_ok`` an existing collection is opened, provided its
+        its document or 'truncate' it. What is searched: heading_context (True: headings are read before
+        the chunks under them), section_size (characters of text to read around a chunk; 0 for none),
+        document_vectors (False; a vector for each whole document), questions (0..20 for each chunk) and
+        summaries (False), written by ``generator``: a string such as 'openai:gpt-4.1-mini', or an object
+        such as `CallableGenerator`. collapse is whether a search gives each document once; by default where
+        more than chunks is searched. With ``exist_ok`` an existing collection is opened, provided its
         embedder is the same.
 
         Raises:
@@ -149,12 +157,14 @@ class Client:
         """
         chosen = self._settings.embedder if embedder is None else embedder
         info, found = self._run(
-            collection_scripts.create(name, chosen, dimensions, language, settings, exist_ok)
+            collection_scripts.create(name, chosen, dimensions, language, settings, exist_ok, generator)
         )
-        return Collection(self, info, found)
+        return Collection(self, info, found, None if isinstance(generator, str) else generator)
 
-    def collection(self, name: str, *, embedder: Embedder | None = None) -> Collection:
-        """Open a collection. ``embedder`` is needed only for one made with an embedder object.
+    def collection(
+        self, name: str, *, embedder: Embedder | None = None, generator: TextGenerator | None = None
+    ) -> Collection:
+        """Open a collection. ``embedder`` and ``generator`` are needed only where it was made with objects.
 
         Raises:
             CollectionNotFound: with the nearest name.
@@ -163,7 +173,7 @@ class Client:
         info = self._run(collection_scripts.find(name))
         if embedder is not None:
             collection_scripts.matching_embedder(info, embedder)
-        return Collection(self, info, embedder)
+        return Collection(self, info, embedder, generator)
 
     def list_collections(self) -> list[CollectionInfo]:
         """Return all collections by name, without counts."""
@@ -210,6 +220,7 @@ class Client:
         collections: Sequence[str] | None = None,
         *,
         embedders: Mapping[str, Embedder] | None = None,
+        generators: Mapping[str, TextGenerator] | None = None,
         once: bool = False,
         batch_size: int = drain_scripts.BATCH_SIZE,
         poll: float = 30.0,
@@ -221,9 +232,9 @@ class Client:
         """Embed what SQL writers store, as it comes, until ``stop`` is set; return what was done in all.
 
         Serves the named collections, or all that there are and will be. ``embedders`` holds, by collection,
-        the object of each that was made with one; a collection whose embedder cannot be had is passed over
-        and ``notice`` is called with the reason, as for all that goes wrong and is tried again. ``once`` ends
-        the work when nothing is due. ``progress`` is called after each batch. ``poll`` is after how many
+        the object of each that was made with one, and ``generators`` likewise; a collection for which one
+        cannot be had is passed over and ``notice`` is called with the reason, as for all that goes wrong and
+        is tried again. ``once`` ends the work when nothing is due. ``progress`` is called after each batch. ``poll`` is after how many
         seconds the worker looks by itself; a writer wakes it earlier. Any number may work at once. A
         `threading.Event` is a ``stop``: the batch in hand is finished first.
 
@@ -236,6 +247,7 @@ class Client:
             worker,
             collections,
             embedders or {},
+            generators or {},
             self._share_limits,
             self._settings.cache_policy(),
             policy or QueuePolicy(),
@@ -312,9 +324,9 @@ class Client:
                 if self._runner is not None:
                     self._run(queue_scripts.release(worker))
 
-    def _share_limits(self, embedder: Embedder) -> None:
-        """Let the database keep the embedder's limits, for all processes that use this one."""
-        share = getattr(embedder, "share_limits", None)
+    def _share_limits(self, service: object) -> None:
+        """Let the database keep a service's limits, for all processes that use this one."""
+        share = getattr(service, "share_limits", None)
         if share is not None and self._runner is not None:
             share(shared_limiter(self._runner.dsn))
 
@@ -333,10 +345,17 @@ class Client:
 class Collection:
     """One collection; made by `Client.create_collection` and `Client.collection`."""
 
-    def __init__(self, client: Client, info: CollectionInfo, embedder: Embedder | None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        info: CollectionInfo,
+        embedder: Embedder | None,
+        generator: TextGenerator | None = None,
+    ) -> None:
         self._client = client
         self._info = info
         self._embedder = embedder
+        self._generator = generator
         self._lock = threading.Lock()
 
     @property
@@ -367,8 +386,9 @@ class Collection:
         optionally title, metadata, language and format; it is read in batches of ``batch_size``, each
         written in one transaction. Bad documents are counted in the report with their reason, the
         rest goes in; ``on_reject`` is called with each and the record it came from, and with ``strict``
-        the first one ends the ingest. ``progress`` is called with the report so far after each batch.
-        ``max_cost``, in dollars, ends the ingest before the first request that would pass it.
+        the first one ends the ingest. A document is bad, too, if the generator refuses to write for one of
+        its chunks. ``progress`` is called with the report so far after each batch. ``max_cost``, in dollars,
+        ends the ingest before the first request that would pass it.
 
         ``sync`` removes in the end what is stored but was not among ``documents`` (with a filter: of the
         documents that match it), unless that is more than the share ``max_removed`` of them. ``indexes``
@@ -377,10 +397,11 @@ class Collection:
         chunks are stored (without its index a leg is exact and slow), and 'keep' keeps them.
 
         Raises:
-            EmbedderError, CostLimitReached, DatabaseError: the batches before stay, and what the embedder
-                answered since is cached; running it again goes on.
+            EmbedderError, GeneratorError, CostLimitReached, DatabaseError: the batches before stay, and what
+                was embedded and written since is kept; running it again goes on.
             DocumentRejected: ``strict``, and a document cannot be stored.
             SyncRefused: everything is stored, and nothing was removed.
+            InvalidInput: the collection was made with a generator object, and has none now.
         """
         options = ingest_scripts.Options(
             batch_size,
@@ -391,6 +412,7 @@ class Collection:
             on_reject,
             _sync(sync, max_removed),
             indexes,
+            self._own_generator(),
         )
         return self._client._run(ingest_scripts.ingest(self._info, self._own_embedder(), documents, options))
 
@@ -399,7 +421,9 @@ class Collection:
     ) -> IngestPlan:
         """Return what `ingest` would do with these documents, and its tokens and cost; nothing is written."""
         return self._client._run(
-            plan_scripts.plan(self._info, self._own_embedder(), documents, _sync(sync, 1.0))
+            plan_scripts.plan(
+                self._info, self._own_embedder(), documents, _sync(sync, 1.0), self._own_generator()
+            )
         )
 
     def search(
@@ -420,6 +444,7 @@ class Collection:
         syntax: Syntax = "web",
         typos: bool = True,
         budget: float = 50.0,
+        collapse: bool | None = None,
     ) -> list[Hit]:
         """Return the best ``k`` chunks, best first; ties by document id, then ordinal.
 
@@ -428,7 +453,8 @@ class Collection:
         predicate. ``query_embedding`` of shape (dimensions,) spares embedding the query. ``syntax``
         'web' reads "phrases", +required, -excluded and prefix*; 'plain' takes every sign for text.
         ``typos`` corrects words that no document has. ``budget`` is in milliseconds: past them BM25
-        answers in its approximate form, and the hits say so in ``degraded``.
+        answers in its approximate form, and the hits say so in ``degraded``. With ``collapse`` each
+        document appears once, with the best of its rows.
 
         Raises:
             InvalidInput, DimensionMismatch, EmbedderError, CollectionNotFound, DatabaseError.
@@ -448,6 +474,7 @@ class Collection:
             syntax,
             typos,
             budget,
+            collapse,
         )
         if query_embedding is not None:
             vector = search_scripts.given_embedding(self._info, query_embedding)
@@ -486,6 +513,7 @@ class Collection:
             worker,
             policy or QueuePolicy(),
             progress,
+            self._own_generator(),
         )
         return self._client._serve(worker, script)
 
@@ -502,9 +530,11 @@ class Collection:
     ) -> WorkReport:
         """Do as `Client.work` for this collection, with its own embedder."""
         embedder = self._own_embedder()
+        generator = self._own_generator()
         return self._client.work(
             [self.name],
             embedders={self.name: embedder},
+            generators={} if generator is None else {self.name: generator},
             once=once,
             batch_size=batch_size,
             poll=poll,
@@ -542,6 +572,12 @@ class Collection:
                 self._embedder = collection_scripts.matching_embedder(self._info, None)
             self._client._share_limits(self._embedder)
             return self._embedder
+
+    def _own_generator(self) -> TextGenerator | None:
+        with self._lock:
+            self._generator = collection_scripts.own_generator(self._info, self._generator)
+            self._client._share_limits(self._generator)
+            return self._generator
 
 
 def _sync(sync: bool | Filter, max_removed: float) -> Sync | None:
@@ -583,7 +619,7 @@ class Runner:
     def _perform(self, step: Step) -> Any:
         result: Any
         match step:
-            case StartEmbedding():
+            case StartEmbedding() | StartGeneration():
                 result = self._background.begin(step)
             case Await(underway, seconds):
                 wait([underway.future], timeout=seconds)

@@ -21,6 +21,8 @@ from pgseek.errors import (
     InvalidInput,
     SpaceMismatch,
 )
+from pgseek.generators.base import TextGenerator
+from pgseek.generators.registry import create_generator
 from pgseek.indexes import vector_on_path
 from pgseek.steps import Script, fetch, fetch_one, start_embedding, transact, wait_for
 from pgseek.types import (
@@ -33,6 +35,8 @@ from pgseek.types import (
     check_collection_name,
 )
 
+# Questions written for one chunk.
+MAX_QUESTIONS = 20
 # The average length that a collection begins with, until a sample has been measured.
 FIRST_LENGTH = 100.0
 
@@ -67,7 +71,14 @@ def default_settings(identity: EmbedderIdentity, **given: Any) -> dict[str, Any]
         "candidates": 100,
         "chunk_size": DEFAULT_SIZE,
         "chunk_overlap": 0,
+        "heading_context": True,
+        "section_size": 0,
         "long_texts": "average",
+        "document_vectors": False,
+        "questions": 0,
+        "summaries": False,
+        "generator": "",
+        "collapse": None,
         "k1": 1.2,
         "b": 0.75,
         "title_weight": 2.0,
@@ -76,7 +87,8 @@ def default_settings(identity: EmbedderIdentity, **given: Any) -> dict[str, Any]
     if unknown:
         raise InvalidInput(f"setting {unknown[0]!r} is unknown; known are {', '.join(settings)}")
     settings.update({name: value for name, value in given.items() if value is not None})
-    check_chunking(settings["chunk_size"], settings["chunk_overlap"])
+    check_chunking(settings["chunk_size"], settings["chunk_overlap"], settings["section_size"])
+    _settle_granularity(settings)
     if settings["long_texts"] not in LONG_TEXTS:
         raise InvalidInput(
             f"long_texts is {settings['long_texts']!r}, but must be one of {', '.join(LONG_TEXTS)}"
@@ -97,6 +109,22 @@ def default_settings(identity: EmbedderIdentity, **given: Any) -> dict[str, Any]
     return settings
 
 
+def _settle_granularity(settings: dict[str, Any]) -> None:
+    """Check what is stored besides chunks, and settle whether a document appears once."""
+    for name in ("heading_context", "document_vectors", "summaries"):
+        if not isinstance(settings[name], bool):
+            raise InvalidInput(f"{name} is {settings[name]!r}, but must be True or False")
+    questions = settings["questions"]
+    if type(questions) is not int or not 0 <= questions <= MAX_QUESTIONS:
+        raise InvalidInput(f"questions is {questions!r}, but must be from 0 to {MAX_QUESTIONS} per chunk")
+    if not isinstance(settings["generator"], str):
+        raise InvalidInput(f"generator is {settings['generator']!r}, but must be text: provider:model")
+    if settings["collapse"] is None:
+        settings["collapse"] = bool(questions or settings["summaries"] or settings["document_vectors"])
+    if not isinstance(settings["collapse"], bool):
+        raise InvalidInput(f"collapse is {settings['collapse']!r}, but must be True or False")
+
+
 def create(
     name: str,
     embedder: Embedder | str,
@@ -104,12 +132,18 @@ def create(
     language: str,
     settings: Mapping[str, Any],
     exist_ok: bool,
+    generator: TextGenerator | str | None = None,
 ) -> Script[tuple[CollectionInfo, Embedder]]:
-    """Create a collection with its first embedding space."""
+    """Create a collection with its first embedding space.
+
+    A generator given as a string is kept: it can be made again from its name.
+    """
     check_collection_name(name)
     chosen = choose_embedder(embedder, dimensions)
     identity = chosen.identity
-    checked = default_settings(identity, **settings)
+    spec = generator if isinstance(generator, str) else ""
+    checked = default_settings(identity, **settings, generator=spec)
+    _check_generator(generator, checked)
     if not (yield from fetch("SELECT FROM pgseek.collections WHERE name = %s", [name])):
         yield from _probe(chosen)
     storage = storage_for(identity.dimensions)
@@ -163,6 +197,45 @@ def create(
         )
     info = yield from find(name)
     return info, matching_embedder(info, chosen)
+
+
+def _check_generator(generator: TextGenerator | str | None, settings: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` unless what is to be written has somebody to write it, and the reverse."""
+    wanted = settings["questions"] or settings["summaries"]
+    if wanted and not generator:
+        raise InvalidInput(
+            "questions and summaries need somebody to write them: generator='openai:gpt-4.1-mini', "
+            "or an object such as CallableGenerator(questions=f, model='mine')"
+        )
+    if generator and not wanted:
+        raise InvalidInput("a generator is given, but nothing for it to write: set questions or summaries")
+    if isinstance(generator, str):
+        create_generator(generator)
+    elif generator is not None and not isinstance(generator, TextGenerator):
+        raise InvalidInput(
+            f"generator is a {type(generator).__name__}, but must be a string such as "
+            "'openai:gpt-4.1-mini' or an object with identity and generate; functions are "
+            "CallableGenerator(questions=f, model='mine')"
+        )
+
+
+def own_generator(info: CollectionInfo, given: TextGenerator | None) -> TextGenerator | None:
+    """Return what writes the collection's questions and summaries, None where it has none written.
+
+    Raises:
+        InvalidInput: it was made with a generator object, and none is given.
+    """
+    settings = info.settings
+    if not (settings.get("questions") or settings.get("summaries")):
+        return None
+    if given is not None:
+        return given
+    if not settings.get("generator"):
+        raise InvalidInput(
+            f"collection {info.name!r} has questions or summaries written by a generator object; pass the "
+            "same one: client.collection(name, generator=…)"
+        )
+    return create_generator(settings["generator"])
 
 
 def _probe(embedder: Embedder) -> Script[None]:
@@ -251,7 +324,7 @@ def show(name: str) -> Script[CollectionInfo]:
     info = yield from find(name)
     counts = yield from fetch_one(
         "SELECT (SELECT count(*) FROM pgseek.documents WHERE collection_id = %(id)s) AS documents,"
-        " (SELECT count(*) FROM pgseek.chunks WHERE collection_id = %(id)s) AS chunks,"
+        " (SELECT count(*) FROM pgseek.chunks WHERE collection_id = %(id)s AND kind = 'chunk') AS chunks,"
         " (SELECT count(*) FROM pgseek.ingest_queue WHERE collection_id = %(id)s"
         " AND failed_at IS NULL) AS queued",
         {"id": info.collection_id},

@@ -21,6 +21,7 @@ from pgseek.embedders.base import PROBE, Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedding import Embedding, Pending
 from pgseek.errors import DatabaseError, EmbedderError, InvalidInput, PgseekError
+from pgseek.generators.base import TextGenerator
 from pgseek.ingest import Progress, Tally
 from pgseek.loading import settle
 from pgseek.prepare import Prepared
@@ -51,6 +52,7 @@ def drain(
     worker: str,
     policy: QueuePolicy,
     progress: Progress | None = None,
+    generator: TextGenerator | None = None,
 ) -> Script[IngestReport]:
     """Chunk and embed queued documents until none is due; ``changed`` counts them.
 
@@ -61,7 +63,7 @@ def drain(
         EmbedderError: the embedder does not work; the documents wait as before.
     """
     tally = Counts(spending=Spending(getattr(embedder, "price", 0.0)))
-    run = Embedding(info, embedder, cache, tally.spending)
+    run = Embedding(info, embedder, cache, tally.spending, generator)
     while (yield from serve(run, worker, policy, BATCH_SIZE, tally)):
         if progress is not None:
             progress(tally.report())
@@ -173,6 +175,7 @@ def _attempt(
     finally:
         tally.embedded += pending.embedded
         tally.cached += pending.cached
+        tally.reused += pending.reused
     if len(documents) > 1:
         middle = len(documents) // 2
         yield from _attempt(run, worker, policy, documents[:middle], tally)

@@ -1,31 +1,56 @@
-"""Embedding the chunks of a batch: equal texts once, known ones from the cache, the rest in the background.
+"""Embedding the rows of a batch: equal texts once, known ones from the cache, the rest in the background.
 
-`begin` chunks documents and sets off what has to be embedded; `finish` waits for it and keeps it in the
-cache, whatever becomes of the documents. Between the two another batch is written.
+`begin` divides documents, has questions and summaries written where the collection wants them, and sets off
+what has to be embedded; `finish` waits for it and keeps it in the cache, whatever becomes of the documents.
+Between the two another batch is written. What an edit left as it was keeps the vector that is stored with it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import numpy as np
+from psycopg.sql import SQL, Identifier
 
-from pgseek import cache
-from pgseek.chunking import chunk_text, cut_text, divide
+from pgseek import cache, generation
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedders.limits import Spending
 from pgseek.embedders.remote import RemoteEmbedder
-from pgseek.errors import PgseekError
+from pgseek.errors import CostLimitReached, GeneratorError, InvalidInput, PgseekError
+from pgseek.generators.base import GeneratedKind, Request, TextGenerator
+from pgseek.passages import (
+    Passage,
+    Passages,
+    add_written,
+    divide_documents,
+    embedding_text,
+    rejections,
+    requests_for,
+)
 from pgseek.prepare import Prepared
-from pgseek.steps import Script, Underway, sleep, start_embedding, wait_at_most
-from pgseek.types import LONG_TEXTS, CachePolicy, Chunk, CollectionInfo, Rejection
+from pgseek.steps import Script, Underway, fetch, sleep, start_embedding, wait_at_most
+from pgseek.types import CachePolicy, Chunk, CollectionInfo, Rejection
 from pgseek.writing import EmbeddedChunk
+
+__all__ = [
+    "Embedding",
+    "Pending",
+    "begin",
+    "check_cost",
+    "chunked",
+    "embedding_text",
+    "finish",
+    "guarded",
+    "keep",
+    "rejections",
+    "results",
+    "stored_vectors",
+]
 
 T = TypeVar("T")
 
@@ -35,9 +60,14 @@ CLAIM_SECONDS = 20.0
 RENEW_SECONDS = 6.0
 # Between two looks at what another worker is embedding, growing from the first to the second.
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0
-# Where tokens cannot be counted: words, numbers, and every other sign or letter by itself.
-PIECES = re.compile(r"[A-Za-z]+|[0-9]+|[^\sA-Za-z0-9]")
-ESTIMATE_MARGIN = 1.15
+
+_STORED = """
+SELECT DISTINCT ON (c.text_hash) c.text_hash, e.embedding
+  FROM pgseek.chunks c
+  JOIN {} e ON e.collection_id = c.collection_id AND e.document_id = c.document_id AND e.ordinal = c.ordinal
+ WHERE c.collection_id = %s AND c.document_id = ANY (%s) AND c.text_hash = ANY (%s::bytea[])
+ ORDER BY c.text_hash
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +78,12 @@ class Embedding:
     embedder: Embedder
     policy: CachePolicy
     spending: Spending
+    generator: TextGenerator | None = None
+
+    @property
+    def kinds(self) -> list[tuple[GeneratedKind, int]]:
+        """What is written for each chunk, and how many of it."""
+        return generation.wanted(self.info)
 
     @property
     def caching(self) -> bool:
@@ -56,19 +92,13 @@ class Embedding:
 
 
 @dataclass(slots=True)
-class Pending:
-    """A batch whose chunks are being embedded. Texts are known by their SHA-256."""
+class Pending(Passages):
+    """A batch whose rows are being embedded. With ``whole`` each document gets a row of its own."""
 
-    documents: Sequence[Prepared]
-    chunks: dict[UUID, list[Chunk]] = field(default_factory=dict)
-    keys: dict[UUID, list[bytes]] = field(default_factory=dict)
-    texts: dict[bytes, str] = field(default_factory=dict)
-    # The texts that a chunk is embedded in, where the model does not read it whole.
-    parts: dict[bytes, list[bytes]] = field(default_factory=dict)
+    whole: bool = False
     vectors: dict[bytes, Vectors] = field(default_factory=dict)
-    # Why a text has no vector, or a document no chunks.
+    # Why a text has no vector.
     refused: dict[bytes, str] = field(default_factory=dict)
-    unfit: dict[UUID, str] = field(default_factory=dict)
     asked: list[bytes] = field(default_factory=list)
     underway: Underway | None = None
     # The batches next to it, while they are under way, too.
@@ -76,29 +106,149 @@ class Pending:
     after: Pending | None = None
     embedded: int = 0
     cached: int = 0
+    # Texts whose vector is stored with their document, and requests that a generator answered.
+    reused: int = 0
+    generated: int = 0
+    # What kept texts from being written: told when the batches before are stored.
+    failed: PgseekError | None = None
+
+
+def check_cost(embedder: Embedder, generator: TextGenerator | None, max_cost: float | None) -> None:
+    """Raise `InvalidInput` if the cost shall be bounded and a price is not known."""
+    if max_cost is None:
+        return
+    if getattr(embedder, "price", 0.0) == 0 and isinstance(embedder, RemoteEmbedder):
+        raise InvalidInput(
+            f"max_cost is {max_cost!r}, but nothing is known of what {embedder.model_id} costs; leave it out"
+        )
+    if generator is not None and getattr(generator, "price", (0.0, 0.0)) is None:
+        name = getattr(generator, "model_id", generator.identity)
+        raise InvalidInput(
+            f"max_cost is {max_cost!r}, but nothing is known of what {name} costs; give the generator its "
+            "price, or leave max_cost out"
+        )
 
 
 def begin(run: Embedding, documents: Sequence[Prepared], before: Pending | None = None) -> Script[Pending]:
-    """Chunk documents and set off the embedding of what neither the cache nor ``before`` has."""
+    """Divide documents and set off the embedding of what neither the database nor ``before`` has.
+
+    Where the collection wants questions or summaries, they are written first; an error of that is raised by
+    `finish`.
+
+    Raises:
+        EmbedderError: that of ``before``, where texts are to be written.
+    """
     pending = chunked(run, documents)
     pending.before = before
     if before is not None:
         before.after = pending
+        pending.failed = before.failed
+    if run.kinds and pending.failed is None:
+        if before is not None:
+            # Writing may take minutes: vectors that are on their way shall not wait for the cache so long.
+            yield from keep(run, before, strict=True)
+        try:
+            yield from _write(run, pending)
+        except (GeneratorError, CostLimitReached) as error:
+            pending.failed = error
+    if pending.failed is not None:
+        return pending
     if run.caching and pending.texts:
         pending.vectors = yield from cache.look_up(run.info.identity_hash, "document", list(pending.texts))
         pending.cached = len(pending.vectors)
+    yield from _reuse(run, pending)
     under_way = set(before.texts) if before is not None else set()
     missing = [key for key in pending.texts if key not in pending.vectors and key not in under_way]
     yield from _ask(run, pending, missing)
     return pending
 
 
+def chunked(run: Embedding, documents: Sequence[Prepared]) -> Pending:
+    """Divide documents into chunks that the model can read whole, or as the collection's long_texts says."""
+    pending = Pending(documents, whole=bool(run.info.settings.get("document_vectors", False)))
+    divide_documents(pending, run.info.settings, run.embedder)
+    return pending
+
+
+def _write(run: Embedding, pending: Pending) -> Script[None]:
+    """Add the questions and summaries of a batch, known ones and new ones."""
+    if run.generator is None:
+        raise InvalidInput(
+            f"collection {run.info.name!r} has texts written for its chunks; "
+            "give the generator: client.collection(name, generator=…)"
+        )
+    asked = requests_for(pending, run.kinds)
+    requests = list(dict.fromkeys(request for pairs in asked.values() for _, request in pairs))
+    written = yield from generation.look_up(run.generator, requests)
+    missing = [request for request in requests if request not in written]
+    refused: dict[Request, str] = {}
+    if missing:
+        fresh, not_written = yield from generation.generate(run.generator, missing, run.spending)
+        written.update(fresh)
+        refused.update(not_written)
+        pending.generated = len(fresh)
+    name = getattr(run.generator, "model_id", run.generator.identity)
+    for document, pairs in asked.items():
+        bad = next(((row, request) for row, request in pairs if request in refused), None)
+        if bad is None:
+            add_written(pending, run.embedder, document, pairs, written)
+        else:
+            row, request = bad
+            what = "a summary" if request.kind == "summary" else f"{request.count} questions"
+            reason = f"{name} did not write {what} for chunk {row.chunk.ordinal}: {refused[request]}"
+            pending.refuse(document, reason)
+    if refused:
+        _forget_texts(pending)
+
+
+def _forget_texts(pending: Passages) -> None:
+    """Leave out texts that no row needs any more."""
+    needed = {part for rows in pending.rows.values() for row in rows for part in _read(pending, row)}
+    pending.texts = {key: text for key, text in pending.texts.items() if key in needed}
+
+
+def _read(pending: Passages, row: Passage) -> list[bytes]:
+    return pending.parts.get(row.key, [row.key])
+
+
+def _reuse(run: Embedding, pending: Pending) -> Script[None]:
+    """Take over vectors that are stored with the same documents: an edit leaves most chunks as they were."""
+    keys = {
+        row.key
+        for rows in pending.rows.values()
+        for row in rows
+        if any(part not in pending.vectors for part in _read(pending, row))
+    }
+    found = yield from stored_vectors(run.info, [d.document_id for d in pending.documents], keys)
+    pending.vectors.update(found)
+    pending.reused = len(found)
+    whole = [key for key in found if key in pending.parts]
+    for key in whole:
+        # The mean is there: its parts need not be.
+        del pending.parts[key]
+    if whole:
+        _forget_texts(pending)
+
+
+def stored_vectors(
+    info: CollectionInfo, documents: Sequence[UUID], keys: set[bytes]
+) -> Script[dict[bytes, Vectors]]:
+    """Return the vectors, float32 (d,), that rows of these documents have for these keys."""
+    if not documents or not keys:
+        return {}
+    table = Identifier("pgseek", f"embeddings_{info.space_id}")
+    rows = yield from fetch(SQL(_STORED).format(table), [info.collection_id, list(documents), sorted(keys)])
+    return {row["text_hash"]: row["embedding"].to_numpy().astype(np.float32) for row in rows}
+
+
 def finish(run: Embedding, pending: Pending) -> Script[None]:
     """Wait until every text of the batch has its vector, or a reason why it has none.
 
     Raises:
-        PgseekError: the embedder failed; what it had answered is in the cache.
+        PgseekError: the embedder or the generator failed; what they had answered is stored.
     """
+    if pending.failed is not None:
+        raise pending.failed
     yield from keep(run, pending, strict=True)
     if pending.before is not None:
         for key in pending.texts.keys() - pending.vectors.keys():
@@ -178,156 +328,53 @@ def guarded(run: Embedding, flight: Sequence[Pending], script: Script[T]) -> Scr
 
 
 def results(pending: Pending) -> tuple[dict[UUID, list[EmbeddedChunk]], list[Rejection]]:
-    """Return the chunks of each document with their vectors, and the documents that have none."""
+    """Return the rows of each document with their vectors, and the documents that have none."""
     embedded: dict[UUID, list[EmbeddedChunk]] = {}
     rejected: dict[UUID, str] = dict(pending.unfit)
     for document in pending.documents:
         i = document.document_id
         if i in rejected:
             continue
-        needed = [part for key in pending.keys[i] for part in pending.parts.get(key, [key])]
-        bad = next((key for key in needed if key not in pending.vectors), None)
-        if not needed:
+        rows = pending.rows[i]
+        bad = next((key for row in rows for key in _read(pending, row) if key not in pending.vectors), None)
+        if not rows:
             rejected[i] = "the document has no text"
         elif bad is not None:
             rejected[i] = pending.refused[bad]
         else:
             embedded[i] = [
-                EmbeddedChunk(chunk, document.title, key, _vector(pending, key))
-                for chunk, key in zip(pending.chunks[i], pending.keys[i], strict=True)
+                EmbeddedChunk(row.chunk, row.title, row.key, _vector(pending, row.key)) for row in rows
             ]
+            if pending.whole:
+                embedded[i].append(_whole(document, embedded[i]))
     return embedded, rejections(pending.documents, rejected)
 
 
-def rejections(documents: Iterable[Prepared], reasons: Mapping[UUID, str]) -> list[Rejection]:
-    """Return a rejection for each document that has a reason."""
-    return [
-        Rejection(d.position, d.external_id, reasons[d.document_id], d.source)
-        for d in documents
-        if d.document_id in reasons
-    ]
-
-
 def _vector(pending: Pending, key: bytes) -> Vectors:
-    """Return a chunk's vector: that of its text, or the mean of its parts', of the length theirs have."""
+    """Return a row's vector: that of its text, or the mean of its parts'."""
     parts = pending.parts.get(key)
     if parts is None:
         return pending.vectors[key]
-    vectors = np.stack([pending.vectors[part] for part in parts])
-    mean: Vectors = vectors.mean(axis=0)
+    return _mean([pending.vectors[part] for part in parts], [1.0] * len(parts))
+
+
+def _whole(document: Prepared, rows: Sequence[EmbeddedChunk]) -> EmbeddedChunk:
+    """Return the row of a whole document: the mean of its chunks' vectors by their lengths, and no words.
+
+    Its words are those of its chunks: counted again they would distort what is known of their frequency.
+    """
+    chunks = [row for row in rows if row.chunk.kind == "chunk"]
+    vector = _mean([row.vector for row in chunks], [float(len(row.chunk.text)) for row in chunks])
+    key = hashlib.sha256(b"document" + b"".join(row.text_hash for row in chunks)).digest()
+    return EmbeddedChunk(Chunk(len(rows), "", 0, len(document.body), "document"), "", key, vector)
+
+
+def _mean(given: Sequence[Vectors], weights: Sequence[float]) -> Vectors:
+    """Return the mean direction of vectors (d,), of the length that they have as a rule."""
+    if len(given) == 1:
+        return given[0]
+    vectors = np.stack(given)
+    mean: Vectors = np.average(vectors, axis=0, weights=weights).astype(np.float32)
     # Directions count: the mean of unit vectors is shorter than they are.
     length = float(np.linalg.norm(mean))
     return mean * (float(np.linalg.norm(vectors, axis=1).mean()) / length) if length > 0 else vectors[0]
-
-
-def embedding_text(title: str, chunk: str) -> str:
-    """Return what is embedded for a chunk: its document's title, then its own text."""
-    return f"{title}\n\n{chunk}" if title else chunk
-
-
-def chunked(run: Embedding, documents: Sequence[Prepared]) -> Pending:
-    """Divide documents into chunks that the model can read whole, or as the collection's long_texts says."""
-    settings = run.info.settings
-    pending = Pending(documents)
-    for document in documents:
-        pending.chunks[document.document_id] = chunk_text(
-            document.body, settings["chunk_size"], settings["chunk_overlap"]
-        )
-    limit = getattr(run.embedder, "max_tokens", None)
-    longer = _longer(run, documents, pending, limit) if limit is not None else {}
-    for document in documents:
-        i = document.document_id
-        texts = [[embedding_text(document.title, c.text)] for c in pending.chunks[i]]
-        if i in longer and limit is not None:
-            texts = _fit(run, document, pending, longer[i], limit, settings.get("long_texts", "average"))
-        pending.keys[i] = []
-        for read in texts:
-            keys = [hashlib.sha256(text.encode()).digest() for text in read]
-            pending.texts.update(zip(keys, read, strict=True))
-            if len(keys) > 1:
-                keys = [hashlib.sha256(b"".join(keys)).digest(), *keys]
-                pending.parts[keys[0]] = keys[1:]
-            pending.keys[i].append(keys[0])
-    return pending
-
-
-def _longer(
-    run: Embedding, documents: Sequence[Prepared], pending: Pending, limit: int
-) -> Mapping[UUID, list[bool]]:
-    """Return, for documents with chunks longer than the model reads, which chunks are."""
-    texts = [
-        (d.document_id, embedding_text(d.title, c.text))
-        for d in documents
-        for c in pending.chunks[d.document_id]
-    ]
-    # A token has at least one byte: most texts need no counting.
-    suspects = [n for n, (_, text) in enumerate(texts) if len(text) * 4 > limit]
-    counts = _counter(run.embedder)([texts[n][1] for n in suspects])
-    over = {n for n, count in zip(suspects, counts, strict=True) if count > limit}
-    found: dict[UUID, list[bool]] = {}
-    for n, (i, _) in enumerate(texts):
-        found.setdefault(i, []).append(n in over)
-    return {i: flags for i, flags in found.items() if any(flags)}
-
-
-def _fit(
-    run: Embedding, document: Prepared, pending: Pending, over: Sequence[bool], limit: int, how: str
-) -> list[list[str]]:
-    """Make a document's chunks fit the model and return what is read of each; or note it as unfit."""
-    i, title = document.document_id, document.title
-    count = _counter(run.embedder)
-
-    def length(text: str) -> int:
-        return count([embedding_text(title, text)])[0]
-
-    made: list[Chunk] = []
-    texts: list[list[str]] = []
-    for chunk, too_long in zip(pending.chunks[i], over, strict=True):
-        for piece, read in _read(chunk, limit, length, how) if too_long else [(chunk, [chunk.text])]:
-            if too_long and any(not text or length(text) > limit for text in read):
-                pending.unfit[i] = (
-                    f"a chunk has {length(piece.text):,} tokens with its title, but {run.embedder.model_id} "
-                    f"reads {limit:,}; long_texts is {how!r} ({', '.join(LONG_TEXTS)})"
-                )
-                pending.chunks[i] = []
-                return []
-            made.append(Chunk(len(made), piece.text, piece.char_start, piece.char_end))
-            texts.append([embedding_text(title, text) for text in read])
-    pending.chunks[i] = made
-    return texts
-
-
-def _read(chunk: Chunk, limit: int, length: Callable[[str], int], how: str) -> list[tuple[Chunk, list[str]]]:
-    """Return the chunks that stand for one that is too long, each with the texts that are read of it."""
-    if how == "refuse":
-        return [(chunk, [chunk.text])]
-    if how == "truncate":
-        return [(chunk, [cut_text(chunk.text, limit, length)])]
-    # Every piece is read with the title: beside one of half the model's length they would be too many.
-    pieces = divide(chunk, limit, length) if 2 * length("") <= limit else [chunk]
-    if how == "chunk":
-        return [(piece, [piece.text]) for piece in pieces]
-    return [(chunk, [piece.text for piece in pieces])]
-
-
-def _counter(embedder: Any) -> Callable[[Sequence[str]], list[int]]:
-    count: Callable[[Sequence[str]], list[int]] | None = getattr(embedder, "count_tokens", None)
-    if count is not None and getattr(embedder, "exact_tokens", False):
-        return count
-    # A service's estimate learns: it would divide a text otherwise each time, and its parts be paid again.
-    if count is None or isinstance(embedder, RemoteEmbedder):
-        prompt = embedder.identity.document_prompt
-        return lambda texts: [_estimated(prompt + text) for text in texts]
-    return lambda texts: [int(tokens * ESTIMATE_MARGIN) + 1 for tokens in count(texts)]
-
-
-def _estimated(text: str) -> int:
-    """Return about how many tokens a text has, on the safe side.
-
-    Seven letters or three digits are one, and each other sign is; tokenizers of today need fewer for prose.
-    """
-    tokens = 0
-    for run in PIECES.finditer(text):
-        letters = run[0]
-        tokens += -(-len(letters) // (3 if letters[0].isdigit() else 7))
-    return int(tokens * ESTIMATE_MARGIN) + 1

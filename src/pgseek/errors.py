@@ -18,8 +18,9 @@
     ├── SpaceMismatch                  an embedder other than the one the collection was made with
     ├── DocumentRejected               a strict ingest met a document that cannot be stored
     ├── SyncRefused                    a sync would have removed more than it may
-    └── EmbedderError                  an embedder failed or returned something unusable
-        └── CostLimitReached           the next request would cost more than ``max_cost``
+    ├── EmbedderError                  an embedder failed or returned something unusable
+    │   └── CostLimitReached           the next request would cost more than ``max_cost``
+    └── GeneratorError                 what writes questions and summaries failed
 """
 
 from __future__ import annotations
@@ -104,3 +105,7 @@ class SyncRefused(PgseekError):
 
 class CostLimitReached(EmbedderError):
     """The next request would cost more than was allowed."""
+
+
+class GeneratorError(PgseekError):
+    """What writes questions and summaries failed or returned something unusable."""

@@ -25,9 +25,9 @@ from pgseek import cache, embedding, syncing
 from pgseek.collections import languages
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
-from pgseek.embedders.remote import RemoteEmbedder
 from pgseek.embedding import Embedding, Pending
 from pgseek.errors import DatabaseError, DocumentRejected, InvalidInput, PgseekError
+from pgseek.generators.base import TextGenerator
 from pgseek.loading import Load, settle
 from pgseek.prepare import BATCH_SIZE, Prepared, Source, Supply
 from pgseek.steps import Running, Script, fetch, join, start, transact
@@ -77,6 +77,7 @@ class Options:
     on_reject: OnReject | None = None
     sync: syncing.Sync | None = None
     indexes: Indexes = "auto"
+    generator: TextGenerator | None = None
 
 
 @dataclass(slots=True)
@@ -93,6 +94,8 @@ class Tally:
     cached: int = 0
     read: int = 0
     removed: int = 0
+    reused: int = 0
+    generated: int = 0
     spending: Spending = field(default_factory=Spending)
     started: float = field(default_factory=time.perf_counter)
     strict: bool = False
@@ -114,6 +117,8 @@ class Tally:
             self.read,
             self.removed,
             stage,
+            self.reused,
+            self.generated,
         )
 
     def reject(self, rejection: Rejection, record: object = None) -> None:
@@ -132,6 +137,8 @@ class Tally:
         """Count a batch that is embedded; return its documents that can be written, with their chunks."""
         self.embedded += pending.embedded
         self.cached += pending.cached
+        self.reused += pending.reused
+        self.generated += pending.generated
         embedded, rejected = embedding.results(pending)
         by_position = {document.position: document for document in pending.documents} if rejected else {}
         for rejection in rejected:
@@ -161,16 +168,13 @@ def ingest(
     check_source(documents, options.batch_size)
     if options.indexes not in INDEXES:
         raise InvalidInput(f"indexes is {options.indexes!r}, but must be one of {', '.join(INDEXES)}")
-    price = getattr(embedder, "price", 0.0)
-    if options.max_cost is not None and price == 0 and isinstance(embedder, RemoteEmbedder):
-        raise InvalidInput(
-            f"max_cost is {options.max_cost!r}, but nothing is known of what {embedder.model_id} costs; "
-            "leave it out"
-        )
+    embedding.check_cost(embedder, options.generator, options.max_cost)
     tally = Tally(
-        spending=Spending(price, options.max_cost), strict=options.strict, on_reject=options.on_reject
+        spending=Spending(getattr(embedder, "price", 0.0), options.max_cost),
+        strict=options.strict,
+        on_reject=options.on_reject,
     )
-    run = Embedding(info, embedder, options.policy, tally.spending)
+    run = Embedding(info, embedder, options.policy, tally.spending, options.generator)
     known = yield from languages()
     supply = Supply(documents, info.language, known, options.batch_size, tally.reject)
     size = len(documents) if isinstance(documents, Sequence) else None

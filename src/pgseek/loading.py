@@ -114,7 +114,7 @@ def keep_statistics(info: CollectionInfo) -> Script[None]:
     """
     row = yield from fetch_one(
         "SELECT s.chunks AS then, (SELECT count(*) FROM pgseek.chunks c"
-        " WHERE c.collection_id = s.collection_id) AS now"
+        " WHERE c.collection_id = s.collection_id AND c.kind <> 'document') AS now"
         " FROM pgseek.collection_statistics s WHERE s.collection_id = %s",
         [info.collection_id],
     )

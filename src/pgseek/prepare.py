@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from pgseek.chunking import check_format
 from pgseek.collections import Languages
 from pgseek.errors import InvalidInput
 from pgseek.types import Document, Located, Rejection
@@ -150,6 +151,7 @@ def prepare(item: Source, position: int, language: str, known: Languages) -> Pre
                 f"the title has {len(document.title):,} characters, at most {MAX_TITLE:,} are allowed"
             )
         _check_body(document.text, body)
+        check_format(document.format)
         metadata = _metadata_json(document.metadata)
         language = known.canonical(document.language or language)
     except InvalidInput as error:

@@ -20,7 +20,8 @@ SELECT * FROM pgseek.search(
     query_embedding => %(embedding)s, alpha => %(alpha)s, fusion => %(fusion)s,
     lexical => %(lexical)s, filter => %(filter)s::jsonpath, candidates => %(candidates)s,
     rrf_k => %(rrf_k)s, snippets => %(snippets)s, highlight => %(highlight)s, space_id => %(space)s,
-    normalization => %(normalization)s, syntax => %(syntax)s, typos => %(typos)s, budget => %(budget)s)
+    normalization => %(normalization)s, syntax => %(syntax)s, typos => %(typos)s, budget => %(budget)s,
+    collapse => %(collapse)s)
  ORDER BY rank
 """
 
@@ -63,6 +64,7 @@ def search_with(info: CollectionInfo, request: Search, embedding: Vectors | None
             "syntax": request.syntax,
             "typos": request.typos,
             "budget": float(request.budget),
+            "collapse": request.collapse,
         },
     )
     return [hit(row) for row in rows]

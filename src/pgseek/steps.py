@@ -12,7 +12,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, Generic, LiteralString, Protocol, TypeVar
 
 from psycopg.sql import SQL, Composed
@@ -20,6 +21,7 @@ from psycopg.sql import SQL, Composed
 from pgseek.embedders.base import Embedded, Embedder, Vectors, embed_many
 from pgseek.embedders.limits import Spending
 from pgseek.errors import PgseekError
+from pgseek.generators.base import Arrival, Request, TextGenerator, generate_many
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -66,8 +68,17 @@ class StartEmbedding:
 
 
 @dataclass(frozen=True, slots=True)
+class StartGeneration:
+    """Begin to have questions and summaries written in the background; the result is an `Underway`."""
+
+    generator: TextGenerator
+    requests: Sequence[Request]
+    spending: Spending | None
+
+
+@dataclass(frozen=True, slots=True)
 class Await:
-    """Wait for what `StartEmbedding` began; the result is an `Embedded`, or None after so many seconds."""
+    """Wait for what was begun; the result is what came of it, or None after so many seconds."""
 
     underway: Underway
     seconds: float | None
@@ -129,12 +140,16 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Underway:
-    """Embedding in the background. Setting ``stop`` ends it after the requests that are on their way."""
+    """Work in the background. Setting ``stop`` ends it after the requests that are on their way.
 
-    future: Future[Embedded]
+    ``arrived`` holds what was written so far.
+    """
+
+    future: Future[Any]
     stop: threading.Event
+    arrived: SimpleQueue[Arrival] = field(default_factory=SimpleQueue)
 
-    def outcome(self) -> Embedded | None:
+    def outcome(self) -> Any:
         """Return what came of it, None if it is not done. Raises `PgseekError` if the client was closed."""
         if self.future.cancelled():
             raise PgseekError(CLOSED)
@@ -150,26 +165,36 @@ class EmbedQuery:
 
 
 class Background:
-    """Threads that embed while something else happens: embedders block, under either client.
+    """Threads that embed and write while something else happens: embedders block, under either client.
 
-    An embedder without ``embed_many`` may not stand two calls at once: those take turns. Under the
-    blocking client, scripts that were started run in threads, too.
+    An embedder without ``embed_many`` may not stand two calls at once: those take turns. So do generators
+    that do not say how many calls they stand. Under the blocking client, scripts that were started run in
+    threads, too.
     """
 
     def __init__(self) -> None:
         self._scripts = ThreadPoolExecutor(8, thread_name_prefix="pgseek-ingest")
         self._remote = ThreadPoolExecutor(4, thread_name_prefix="pgseek-ingest")
         self._local = ThreadPoolExecutor(1, thread_name_prefix="pgseek-ingest")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="pgseek-ingest")
 
-    def begin(self, step: StartEmbedding) -> Underway:
+    def begin(self, step: StartEmbedding | StartGeneration) -> Underway:
         """Perform the step. Raises `PgseekError` after `close`."""
-        pool = self._remote if hasattr(step.embedder, "embed_many") else self._local
         stop = threading.Event()
+        arrived: SimpleQueue[Arrival] = SimpleQueue()
+        future: Future[Any]
         try:
-            future = pool.submit(embed_many, step.embedder, step.texts, step.spending, stop)
+            if isinstance(step, StartEmbedding):
+                pool = self._remote if hasattr(step.embedder, "embed_many") else self._local
+                future = pool.submit(embed_many, step.embedder, step.texts, step.spending, stop)
+            else:
+                several = getattr(step.generator, "concurrency", 1) > 1
+                future = (self._remote if several else self._writing).submit(
+                    _wrapped, step.generator, step.requests, step.spending, stop, arrived
+                )
         except RuntimeError as error:
             raise PgseekError(CLOSED) from error
-        return Underway(future, stop)
+        return Underway(future, stop, arrived)
 
     def start(self, run: Callable[[Generator[Any, Any, T]], T], script: Generator[Any, Any, T]) -> Future[T]:
         """Run a script in a thread. Raises `PgseekError` after `close`."""
@@ -180,11 +205,28 @@ class Background:
 
     def close(self) -> None:
         """Let what is under way end by itself, and begin nothing more."""
-        for pool in (self._remote, self._local, self._scripts):
+        for pool in (self._remote, self._local, self._writing, self._scripts):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-Step = Fetch | CopyIn | Transact | Start | Join | StartEmbedding | Await | Sleep | Listen | EmbedQuery
+def _wrapped(*given: Any) -> tuple[PgseekError | None]:
+    # None alone would say that it is not done.
+    return (generate_many(*given),)
+
+
+Step = (
+    Fetch
+    | CopyIn
+    | Transact
+    | Start
+    | Join
+    | StartEmbedding
+    | StartGeneration
+    | Await
+    | Sleep
+    | Listen
+    | EmbedQuery
+)
 Script = Generator[Step, Any, T]
 
 
@@ -258,6 +300,20 @@ def start_embedding(
     """Begin to embed documents in the background."""
     underway: Underway = yield StartEmbedding(embedder, texts, spending)
     return underway
+
+
+def start_generation(
+    generator: TextGenerator, requests: Sequence[Request], spending: Spending | None = None
+) -> Script[Underway]:
+    """Begin to have texts written in the background; each is in ``arrived`` when it is there."""
+    underway: Underway = yield StartGeneration(generator, requests, spending)
+    return underway
+
+
+def wait_for_texts(underway: Underway, seconds: float) -> Script[tuple[bool, PgseekError | None]]:
+    """Wait for texts that are being written, but no longer; return whether all was done, and its error."""
+    outcome: tuple[PgseekError | None] | None = yield Await(underway, seconds)
+    return outcome is not None, None if outcome is None else outcome[0]
 
 
 def wait_for(underway: Underway) -> Script[Embedded]:

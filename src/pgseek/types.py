@@ -108,7 +108,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One ranked chunk, in the order SQL ranked it.
+    """One ranked row, in the order SQL ranked it: a chunk as a rule.
 
     ``score`` is what the fusion orders by, higher is better. ``dense_score`` is the cosine
     similarity in -1..1 (None when the chunk has no embedding yet or the dense leg did not run);
@@ -117,6 +117,11 @@ class Hit:
     bring this chunk up. The contributions add up to ``score``; None for a leg that did not run.
     ``matched`` holds the lexemes found, heaviest first. ``degraded`` says why a leg did not take
     part, or that the lexical leg ran out of its budget, else None.
+
+    ``kind`` is what was found. For a question or a summary, ``matched_text`` is that, and ``text``,
+    ``ordinal`` and the offsets are those of the chunk it was written for; for a whole document ``text`` is
+    its first 2,000 characters. ``title`` is the document's; ``provenance`` says where the chunk stands, see
+    `Chunk`; ``section`` is the text to read around it, None where the collection has no sections.
     """
 
     rank: int
@@ -138,6 +143,10 @@ class Hit:
     char_end: int
     document_id: UUID
     degraded: str | None
+    kind: Kind = "chunk"
+    provenance: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    section: str | None = None
+    matched_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +160,7 @@ class Search:
     ``syntax`` 'web' reads "phrases", +required, -excluded and prefix*; 'plain' reads words only.
     ``typos`` replaces words that no document has by the likeliest ones that some have.
     ``budget`` is in milliseconds: past them BM25 answers in its approximate form and says so.
+    With ``collapse`` each document appears once, with its best row.
     """
 
     query: str
@@ -167,6 +177,7 @@ class Search:
     syntax: Syntax = "web"
     typos: bool = True
     budget: float = 50.0
+    collapse: bool | None = None
 
     def __post_init__(self) -> None:
         _check_query(self.query)
@@ -188,6 +199,8 @@ class Search:
             raise InvalidInput(f"syntax is {self.syntax!r}, but must be one of {', '.join(SYNTAXES)}")
         if not isinstance(self.typos, bool):
             raise InvalidInput(f"typos is {self.typos!r}, but must be True or False")
+        if self.collapse is not None and not isinstance(self.collapse, bool):
+            raise InvalidInput(f"collapse is {self.collapse!r}, but must be True, False or None")
         if not (_is_number(self.budget) and 0 < self.budget <= MAX_BUDGET):
             raise InvalidInput(
                 f"budget is {self.budget!r}, but must be above 0 and at most {MAX_BUDGET:,} milliseconds"
@@ -226,10 +239,11 @@ class IngestReport:
 
     ``changed`` counts documents whose text, title or language changed, ``metadata_changed`` those
     where only the metadata did (nothing is embedded for them). ``embedded`` counts texts sent to
-    the embedder, ``cached`` texts whose vector the cache held. ``tokens`` were billed by the embedder's
-    service (0 for a local one), ``cost`` is in dollars at the catalogue's price. ``read`` counts what the
-    source gave, ``removed`` what a sync removed. ``stage`` says how far it is: 'storing', 'indexing',
-    'removing' or 'done'.
+    the embedder, ``cached`` texts whose vector the cache held, ``reused`` those whose vector was stored with
+    the document already. ``generated`` counts the requests that a generator answered. ``tokens`` were billed
+    by the embedder's service (0 for a local one), ``cost`` is in dollars, of vectors and generated texts.
+    ``read`` counts what the source gave, ``removed`` what a sync removed. ``stage`` says how far it is:
+    'storing', 'indexing', 'removing' or 'done'.
     """
 
     new: int = 0
@@ -246,6 +260,8 @@ class IngestReport:
     read: int = 0
     removed: int = 0
     stage: Stage = "done"
+    reused: int = 0
+    generated: int = 0
 
     @property
     def documents(self) -> int:
@@ -258,11 +274,15 @@ class IngestReport:
 class IngestPlan:
     """What an ingest would do, in documents unless named otherwise.
 
-    ``texts`` would be embedded, ``cached`` ones have their vector in the cache already; equal texts count
-    once. ``tokens`` are those of ``texts``: a count if ``exact``, else an estimate, None where the embedder
-    cannot say. ``cost`` is in dollars at ``price`` dollars per million tokens; ``seconds`` is the least
-    time that the embedder's limits leave for it, None where it has none. With a sync, ``gone`` of ``gone_of``
-    stored documents would be removed, the first of them ``gone_ids``; None without.
+    ``texts`` would be embedded, ``cached`` ones have their vector in the cache already, ``reused`` ones with
+    their document; equal texts count once. ``tokens`` are those of ``texts``: a count if ``exact``, else an
+    estimate, None where the embedder cannot say. ``seconds`` is the least time that the embedder's and the
+    generator's limits leave for it, None where they have none. With a sync, ``gone`` of ``gone_of`` stored
+    documents would be removed, the first of them ``gone_ids``; None without.
+
+    ``requests`` would be sent to the generator, with about ``input_tokens``, and about ``output_tokens``
+    answered, which are embedded as well; ``written`` requests were answered before. ``cost`` is in dollars:
+    of vectors at ``price`` per million tokens, and ``generation_cost``, None where its price is not known.
     """
 
     new: int
@@ -281,6 +301,12 @@ class IngestPlan:
     gone: int | None = None
     gone_of: int | None = None
     gone_ids: tuple[str, ...] = ()
+    reused: int = 0
+    requests: int = 0
+    written: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    generation_cost: float | None = 0.0
 
     @property
     def documents(self) -> int:

@@ -29,6 +29,7 @@ from pgseek.errors import (
     PgseekError,
     SchemaError,
 )
+from pgseek.generators.base import TextGenerator
 from pgseek.loading import settle
 from pgseek.steps import Script, Stop, listen, sleep
 from pgseek.types import CachePolicy, CollectionId, CollectionInfo, QueuePolicy, SpaceId, WorkReport
@@ -45,8 +46,8 @@ class Job:
     """What a worker is told.
 
     ``names`` are the collections it serves, None for all that there are and will be. ``embedders`` are the
-    objects of collections made with one, by name; ``share`` is told of every embedder in use. ``once`` ends
-    the work when nothing is due. ``batch`` is how many documents are claimed together, ``poll`` after how
+    objects of collections made with one, by name, and ``generators`` likewise; ``share`` is told of all in
+    use. ``once`` ends the work when nothing is due. ``batch`` is how many documents are claimed together, ``poll`` after how
     many seconds without a notification the worker looks by itself. ``progress`` is called after each batch,
     ``notice`` with a line about what does not go well.
     """
@@ -54,7 +55,8 @@ class Job:
     worker: str
     names: Sequence[str] | None
     embedders: Mapping[str, Embedder]
-    share: Callable[[Embedder], None]
+    generators: Mapping[str, TextGenerator]
+    share: Callable[[object], None]
     cache: CachePolicy
     policy: QueuePolicy
     once: bool
@@ -215,6 +217,7 @@ class _Worker:
         try:
             embedder = given if given is not None else self._embedders.get(info.identity_hash)
             embedder = collections.matching_embedder(info, embedder)
+            generator = collections.own_generator(info, self.job.generators.get(info.name))
         except PgseekError as error:
             line = f"collection {info.name!r} is passed over: {error}"
             # Whatever it was to the embedder: here no argument is wrong.
@@ -222,7 +225,9 @@ class _Worker:
             return None
         self._embedders.setdefault(info.identity_hash, embedder)
         self.job.share(embedder)
-        return Embedding(info, embedder, self.job.cache, Spending(getattr(embedder, "price", 0.0)))
+        self.job.share(generator)
+        spending = Spending(getattr(embedder, "price", 0.0))
+        return Embedding(info, embedder, self.job.cache, spending, generator)
 
     def _batch(self, info: CollectionInfo, served: _Served) -> Script[bool]:
         run = served.run

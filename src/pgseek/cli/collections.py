@@ -30,6 +30,24 @@ def create(
     language: Annotated[str, typer.Option(help="text-search configuration")] = "english",
     chunk_size: Annotated[int | None, typer.Option(help="characters at most; default 2000")] = None,
     chunk_overlap: Annotated[int | None, typer.Option(help="characters shared; default 0")] = None,
+    heading_context: Annotated[
+        bool, typer.Option(help="read headings before the chunks under them; default: yes")
+    ] = True,
+    section_size: Annotated[
+        int | None, typer.Option(help="characters of text to read around a chunk; default 0, none")
+    ] = None,
+    document_vectors: Annotated[
+        bool, typer.Option("--document-vectors", help="also search each document as a whole")
+    ] = False,
+    questions: Annotated[int | None, typer.Option(help="questions written for each chunk, 0..20")] = None,
+    summaries: Annotated[bool, typer.Option("--summaries", help="a summary written for each chunk")] = False,
+    generator: Annotated[
+        str | None, typer.Option(help="what writes them: provider:model, such as openai:gpt-4.1-mini")
+    ] = None,
+    collapse: Annotated[
+        bool | None,
+        typer.Option(help="a search gives each document once; default: where more than chunks is searched"),
+    ] = None,
     long_texts: Annotated[
         str | None,
         typer.Option(
@@ -70,6 +88,13 @@ def create(
             language=language,
             chunk_size=chunk_size,
             chunk_overlap=chunk_overlap,
+            heading_context=heading_context,
+            section_size=section_size,
+            document_vectors=document_vectors,
+            questions=questions,
+            summaries=summaries,
+            generator=generator,
+            collapse=collapse,
             long_texts=long_texts,
             alpha=alpha,
             fusion=fusion,

@@ -261,6 +261,9 @@ def search(
     budget: Annotated[
         float, typer.Option(help="milliseconds after which BM25 answers in its approximate form")
     ] = 50.0,
+    collapse: Annotated[
+        bool | None, typer.Option(help="each document once; default: the collection's setting")
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="show in a table what each leg and each word added")
     ] = False,
@@ -285,6 +288,7 @@ def search(
             syntax="plain" if plain else "web",
             typos=typos,
             budget=budget,
+            collapse=collapse,
         )
     if as_json:
         print_json(hits)

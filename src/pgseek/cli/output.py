@@ -89,10 +89,30 @@ def print_hits(hits: list[Hit], *, explain: bool = False) -> None:
     for hit in hits:
         out.print(
             f"{hit.rank:>3}. [bold]{escape(hit.id)}[/]  score {hit.score:.3f}  [dim]dense "
-            f"{leg(hit.dense_score, hit.dense_rank)}  lexical {leg(hit.lexical_score, hit.lexical_rank)}[/]",
+            f"{leg(hit.dense_score, hit.dense_rank)}  lexical {leg(hit.lexical_score, hit.lexical_rank)}"
+            f"{escape(''.join(f'  {part}' for part in place(hit)))}[/]",
             soft_wrap=True,
         )
+        if hit.matched_text is not None:
+            out.print(
+                Text(f"     {hit.kind}: ", "dim") + Text(" ".join(hit.matched_text.split())), soft_wrap=True
+            )
         out.print(Text("     ") + marked(hit.snippet or hit.text[:200]), soft_wrap=True)
+
+
+def place(hit: Hit) -> list[str]:
+    """Return where a hit stands, as far as that is known: kind, page, lines, headings."""
+    found = ["whole document"] if hit.kind == "document" else []
+    known = hit.provenance
+    for name, first, last in (
+        ("page", known.get("page"), known.get("last_page")),
+        ("line", *(known.get("lines") or (None, None))),
+    ):
+        if first is not None:
+            found.append(f"{name} {first}" if last in {first, None} else f"{name}s {first}-{last}")
+    if known.get("heading"):
+        found.append(" › ".join(known["heading"]))
+    return found
 
 
 def _corrections(hits: list[Hit]) -> dict[str, str]:
@@ -145,7 +165,7 @@ def print_report(report: IngestReport, shown: int = 10) -> None:
         f"{report.changed:,} changed, {report.metadata_changed:,} with other metadata, "
         f"{report.unchanged:,} unchanged, {len(report.rejected):,} rejected{_removed(report.removed)}; "
         f"{report.chunks:,} chunks written, {report.embedded:,} texts embedded, "
-        f"{report.cached:,} from the cache{_billed(report)}",
+        f"{report.cached:,} from the cache{_more(report)}{_billed(report)}",
         soft_wrap=True,
     )
     print_rejections(report.rejected, shown)
@@ -155,8 +175,15 @@ def _removed(number: int) -> str:
     return f", {number:,} removed" if number else ""
 
 
+def _more(report: IngestReport) -> str:
+    kept = f", {report.reused:,} kept from their documents" if report.reused else ""
+    return kept + (f"; {report.generated:,} requests to the generator" if report.generated else "")
+
+
 def _billed(report: IngestReport) -> str:
-    return f"; {report.tokens:,} tokens billed, ${report.cost:.4f}" if report.tokens else ""
+    if report.tokens:
+        return f"; {report.tokens:,} tokens billed, ${report.cost:.4f}"
+    return f"; ${report.cost:.4f} billed" if report.cost else ""
 
 
 def print_plan(plan: IngestPlan) -> None:
@@ -180,13 +207,24 @@ def print_plan(plan: IngestPlan) -> None:
         tokens = f"{plan.tokens:,} tokens" if plan.exact else f"about {plan.tokens:,} tokens (an estimate)"
     out.print(
         f"{plan.chunks:,} chunks would be written, {plan.texts:,} texts embedded with {tokens}, "
-        f"{plan.cached:,} taken from the cache",
+        f"{plan.cached:,} taken from the cache" + (f", {plan.reused:,} kept" if plan.reused else ""),
         soft_wrap=True,
     )
-    if plan.price:
-        out.print(f"cost: ${plan.cost:.4f} at ${plan.price:g} per million tokens")
+    if plan.requests or plan.written:
+        out.print(
+            f"{plan.requests:,} requests to the generator with about {plan.input_tokens:,} tokens, about "
+            f"{plan.output_tokens:,} answered (estimates), {plan.written:,} answered before",
+            soft_wrap=True,
+        )
+    if plan.requests and plan.generation_cost is None:
+        out.print("cost of the generator: unknown; what follows is without it")
+    if plan.price or plan.cost:
+        parts = [f" at ${plan.price:g} per million tokens"] if plan.price else []
+        parts += [f", ${plan.generation_cost:.4f} of it for the generator"] if plan.generation_cost else []
+        out.print(f"cost: ${plan.cost:.4f}{''.join(parts)}")
     if plan.seconds is not None:
-        out.print(f"time: at least {plan.seconds:,.0f} s at the embedder's limits")
+        whose = "the embedder's and the generator's" if plan.requests else "the embedder's"
+        out.print(f"time: at least {plan.seconds:,.0f} s at {whose} limits")
     print_rejections(plan.rejected)
 
 

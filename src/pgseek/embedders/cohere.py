@@ -10,15 +10,8 @@ import numpy as np
 
 from pgseek.embedders.catalog import find_model, known_models
 from pgseek.embedders.limits import Limiter, Limits
-from pgseek.embedders.remote import (
-    TRANSIENT_STATUS,
-    Answer,
-    Refused,
-    RemoteEmbedder,
-    Transient,
-    meaning,
-    one_line,
-)
+from pgseek.embedders.remote import Answer, RemoteEmbedder
+from pgseek.embedders.service import TRANSIENT_STATUS, Refused, Transient, meaning, one_line
 from pgseek.errors import EmbedderError, InvalidInput, MissingExtra
 from pgseek.types import EmbedderIdentity
 

@@ -46,18 +46,18 @@ class Limits:
             raise InvalidInput(f"concurrency is {self.concurrency!r}, but must be from 1 to 256")
 
     @classmethod
-    def from_environment(cls, default: Limits) -> Limits:
+    def from_environment(cls, default: Limits, prefix: str = "PGSEEK_") -> Limits:
         """Return ``default`` as changed by the environment.
 
-        PGSEEK_REQUESTS_PER_MINUTE, PGSEEK_TOKENS_PER_MINUTE, PGSEEK_CONCURRENCY; for the first two
-        0 means that there is no limit.
+        PGSEEK_REQUESTS_PER_MINUTE, PGSEEK_TOKENS_PER_MINUTE, PGSEEK_CONCURRENCY (or with another
+        ``prefix``); for the first two 0 means that there is no limit.
 
         Raises:
             ConfigurationError: a variable is not such a number.
         """
         values = asdict(default)
         for name in values:
-            variable = f"PGSEEK_{name.upper()}"
+            variable = f"{prefix}{name.upper()}"
             given = os.environ.get(variable)
             if given is None:
                 continue
@@ -67,13 +67,14 @@ class Limits:
         try:
             return cls(**values)
         except InvalidInput as error:
-            raise ConfigurationError(f"PGSEEK_CONCURRENCY: {error}") from error
+            raise ConfigurationError(f"{prefix}CONCURRENCY: {error}") from error
 
 
 class Spending:
     """Money one ingest may spend: ``most`` dollars at ``price`` dollars per million tokens; None: no bound.
 
-    Safe to share between threads. ``tokens`` and ``cost`` are what was answered so far.
+    Texts that are generated have prices of their own and are told in dollars. Safe to share between threads.
+    ``tokens`` are those of embedded texts that were answered so far, ``cost`` is of all that was.
     """
 
     def __init__(self, price: float = 0.0, most: float | None = None) -> None:
@@ -82,30 +83,44 @@ class Spending:
         self.price = price
         self.most = most
         self.tokens = 0
+        self.generated = 0.0
         self._reserved = 0
+        self._reserved_dollars = 0.0
         self._lock = threading.Lock()
 
     @property
     def cost(self) -> float:
         """Dollars spent."""
-        return self.tokens * self.price / 1e6
+        return self.tokens * self.price / 1e6 + self.generated
 
-    def reserve(self, tokens: int) -> None:
-        """Set tokens aside before a request. Raises `CostLimitReached` if they would pass the bound."""
+    def reserve(self, tokens: int, dollars: float = 0.0) -> None:
+        """Set tokens, or dollars, aside before a request.
+
+        Raises:
+            CostLimitReached: they would pass the bound.
+        """
         with self._lock:
             cost = (self.tokens + self._reserved + tokens) * self.price / 1e6
+            cost += self.generated + self._reserved_dollars + dollars
             if self.most is not None and cost > self.most:
                 raise CostLimitReached(
                     f"the next request would bring the cost to ${cost:.6f}, but max_cost is ${self.most:g}; "
                     "what was answered is kept: raise max_cost to go on"
                 )
             self._reserved += tokens
+            self._reserved_dollars += dollars
 
     def settle(self, reserved: int, tokens: int) -> None:
         """Replace a reservation by the tokens that were billed; 0 for a request that failed."""
         with self._lock:
             self._reserved -= reserved
             self.tokens += tokens
+
+    def settle_dollars(self, reserved: float, dollars: float) -> None:
+        """Replace a reservation by the dollars that were billed; 0 for a request that failed."""
+        with self._lock:
+            self._reserved_dollars -= reserved
+            self.generated += dollars
 
 
 class Limiter:

@@ -14,7 +14,8 @@ import numpy as np
 from pgseek.embedders.base import PROBE, Vectors, normalize
 from pgseek.embedders.catalog import find_model, known_models, served_model
 from pgseek.embedders.limits import Limiter, Limits
-from pgseek.embedders.remote import Answer, Refused, RemoteEmbedder, Transient, meaning, one_line
+from pgseek.embedders.remote import Answer, RemoteEmbedder
+from pgseek.embedders.service import Refused, Transient, meaning, one_line
 from pgseek.errors import EmbedderError, InvalidInput, MissingExtra
 from pgseek.types import EmbedderIdentity
 
@@ -173,7 +174,7 @@ class CompatibleEmbedder(OpenAIEmbedder):
                 query_prompt=_first(query_prompt, None if known is None else known.query_prompt),
                 document_prompt=_first(document_prompt, None if known is None else known.document_prompt),
             ),
-            account=f"{_without_user(str(self._base_url or client.base_url))}:{model}",
+            account=f"{without_user(str(self._base_url or client.base_url))}:{model}",
             limits=limits or Limits.from_environment(Limits()),
             limiter=limiter,
             max_tokens=None if known is None else known.max_tokens,
@@ -252,7 +253,7 @@ def _numbers(embedding: Any) -> Vectors:
     return np.array(embedding, dtype=np.float32)
 
 
-def _without_user(url: str) -> str:
+def without_user(url: str) -> str:
     """Return the address without a name and password: it names a limit in the database."""
     return re.sub(r"(?<=//)[^/@]*@", "", url)
 

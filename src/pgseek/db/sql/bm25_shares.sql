@@ -15,7 +15,7 @@ DECLARE
 BEGIN
     -- Document ids are hashes, so the first ones are a random sample.
     SELECT array_agg(split_part(element, ':', 2)::double precision) INTO weights
-      FROM (SELECT c.terms FROM pgseek.chunks c WHERE c.collection_id = collection_id
+      FROM (SELECT c.terms FROM pgseek.chunks c WHERE c.collection_id = collection_id AND c.kind <> 'document'
              ORDER BY c.document_id, c.ordinal LIMIT sample_size) AS sample,
            unnest(string_to_array(split_part(ltrim(sample.terms::text, '{'), '}', 1), ',')) AS element
      WHERE element <> '';

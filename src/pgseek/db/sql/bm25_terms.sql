@@ -26,7 +26,8 @@ BEGIN
     IF NOT refreshed THEN
         -- Never refreshed, so it is small, or being filled for the first time.
         SELECT count(*) INTO total FROM (
-            SELECT FROM pgseek.chunks c WHERE c.collection_id = collection_id LIMIT 100000) AS some_chunks;
+            SELECT FROM pgseek.chunks c
+             WHERE c.collection_id = collection_id AND c.kind <> 'document' LIMIT 100000) AS some_chunks;
     END IF;
     SELECT array_agg(asked.lexeme), array_agg(asked.dimension), array_agg(asked.weight), array_agg(asked.df)
       INTO known, dimensions, weights, counts

@@ -3,7 +3,7 @@
 --             same collection waits for it. Results are exact for the statistics in force whether or not this
 --             has run lately.
 -- Arguments:  collection  name
--- Returns:    the number of chunks, and the average length now over the one rows are weighed with:
+-- Returns:    the number of chunks (rows for whole documents hold no words and do not count), and the average length now over the one rows are weighed with:
 --             when it is far from 1, reweigh() brings the rows up to date.
 -- Ordering:   none.
 -- Volatility: volatile.
@@ -17,7 +17,8 @@ AS $function$
 DECLARE
     block_size CONSTANT integer := 200;
     id CONSTANT integer := (pgseek.require_collection(collection)).collection_id;
-    of_chunks CONSTANT text := format('SELECT c.lexemes FROM pgseek.chunks c WHERE c.collection_id = %s', id);
+    of_chunks CONSTANT text := format(
+        'SELECT c.lexemes FROM pgseek.chunks c WHERE c.collection_id = %s AND c.kind <> ''document''', id);
 BEGIN
     PERFORM FROM pgseek.collection_statistics s WHERE s.collection_id = id FOR NO KEY UPDATE;
     DELETE FROM pgseek.rare_lexemes r WHERE r.collection_id = id;
@@ -38,7 +39,7 @@ BEGIN
           FROM (SELECT m.lexeme, row_number() OVER (ORDER BY m.lexeme COLLATE "C") AS number FROM counted m WHERE m.chunks = 1) AS numbered
          GROUP BY numbered.number / block_size),
     totals AS (
-        SELECT (SELECT count(*) FROM pgseek.chunks c WHERE c.collection_id = id) AS chunks,
+        SELECT (SELECT count(*) FROM pgseek.chunks c WHERE c.collection_id = id AND c.kind <> 'document') AS chunks,
                (SELECT sum(m.occurrences) FROM counted m) AS length)
     UPDATE pgseek.collection_statistics s
        SET chunks = t.chunks, refreshed_at = now(), shares = coalesce(pgseek.bm25_shares(id), s.shares),

@@ -25,7 +25,8 @@ BEGIN
     PERFORM pgseek.refresh_statistics(collection);
     new[3] := coalesce((SELECT s.average_length FROM pgseek.collection_statistics s WHERE s.collection_id = id), new[3]);
     IF new <> old THEN
-        UPDATE pgseek.chunks c SET terms = pgseek.weigh(c.lexemes, new) WHERE c.collection_id = id;
+        UPDATE pgseek.chunks c SET terms = pgseek.weigh(c.lexemes, new)
+         WHERE c.collection_id = id AND c.kind <> 'document';
         GET DIAGNOSTICS changed = ROW_COUNT;
         UPDATE pgseek.collection_statistics s SET weighting = new, shares = coalesce(pgseek.bm25_shares(id), s.shares)
          WHERE s.collection_id = id;

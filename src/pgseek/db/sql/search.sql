@@ -26,7 +26,12 @@
 --                              form answers and the rows say so in "degraded"
 --             space_id         the space that query_embedding belongs to: refused if it is not the active
 --                              one, so that vectors of two models are never compared
--- Ordering:   score descending; ties by document_id, ordinal. "rank" is 1-based.
+--             collapse         each document once, with its best row. More candidates are taken until there are k
+--                              documents, or no more candidates; default: the collection's setting
+-- Returns:    a question or a summary ("kind") is shown as the chunk it was written for, with itself as
+--             "matched_text"; a whole document as its first 2,000 characters. "section" is the part of the document
+--             to read around a chunk, where it has sections.
+-- Ordering:   score descending; ties by document_id, then the row's ordinal. "rank" is 1-based.
 -- Scores:     dense_score is the cosine similarity (-1..1), lexical_score the raw score (>= 0); the
 --             contributions are what each leg added to score, NULL for a leg that did not run. "matched" is a
 --             JSON array, heaviest first: {"lexeme", "weight": what it added to a BM25 score, "origin": the
@@ -53,7 +58,8 @@ CREATE OR REPLACE FUNCTION pgseek.search(
     space_id integer DEFAULT NULL,
     normalization text DEFAULT NULL,
     syntax text DEFAULT 'web',
-    typos boolean DEFAULT true)
+    typos boolean DEFAULT true,
+    collapse boolean DEFAULT NULL)
 RETURNS TABLE (
     rank integer,
     external_id text,
@@ -73,7 +79,11 @@ RETURNS TABLE (
     char_start integer,
     char_end integer,
     document_id uuid,
-    degraded text)
+    degraded text,
+    kind text,
+    provenance jsonb,
+    section text,
+    matched_text text)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -81,6 +91,8 @@ AS $function$
 DECLARE
     -- Filters that keep at most this many documents are answered by an exact scan of those.
     exact_below CONSTANT integer := 10000;
+    -- What is taken from each leg at most.
+    deepest CONSTANT integer := 10000;
     started CONSTANT timestamptz := clock_timestamp();
     of_collection pgseek.collections := pgseek.require_collection(collection);
     space pgseek.embedding_spaces;
@@ -91,6 +103,7 @@ DECLARE
     -- Per lexeme, the vector that asks for it alone.
     alone @vector@.sparsevec[];
     codes integer[];
+    origins text[];
     always integer[];
     with_dense boolean;
     with_lexical boolean;
@@ -110,6 +123,19 @@ DECLARE
     old_ef text;
     old_scan text;
     old_tuples text;
+    -- Whether there are rows besides chunks: written ones, and ones for whole documents.
+    with_written boolean;
+    with_whole boolean;
+    -- What such rows are held to, besides the restriction, and how they are shown.
+    restricted text := '';
+    shown text := 'c.text';
+    columns CONSTANT text := 'document_id uuid, ordinal integer, place bigint, score float8, dense_score float8, dense_rank bigint,'
+        ' dense_part float8, lexical_score float8, lexical_rank bigint, lexical_part float8';
+    -- Of a collapsed ranking: its rows, and what is known of the legs they came from.
+    places jsonb;
+    exact_lexical boolean;
+    distinct_documents bigint;
+    exhausted boolean;
 BEGIN
     IF query IS NULL OR btrim(query, E' \t\r\n') = '' THEN
         RAISE EXCEPTION 'the query is empty' USING ERRCODE = 'PGS02', HINT = 'give at least one word';
@@ -157,6 +183,10 @@ BEGIN
         RAISE EXCEPTION 'budget is %, but must be above 0 milliseconds', coalesce(budget::text, 'NULL') USING ERRCODE = 'PGS02';
     END IF;
     depth := coalesce(candidates, (of_collection.settings ->> 'candidates')::integer, 100);
+    collapse := coalesce(collapse, (of_collection.settings ->> 'collapse')::boolean, false);
+    with_written := coalesce(of_collection.settings ->> 'questions', '0') <> '0'
+        OR coalesce((of_collection.settings ->> 'summaries')::boolean, false);
+    with_whole := coalesce((of_collection.settings ->> 'document_vectors')::boolean, false);
 
     -- The dense leg: whether it can run, and with which vector.
     SELECT s.* INTO STRICT space FROM pgseek.embedding_spaces s WHERE s.space_id = of_collection.active_space_id;
@@ -206,10 +236,13 @@ BEGIN
     SELECT array_agg(pgseek.bm25_code(of_collection.collection_id, u.dimension)),
            array_agg(pgseek.bm25_query(ARRAY[u.dimension], ARRAY[u.weight]))
       INTO codes, alone FROM unnest(terms.dimensions, terms.weights) AS u (dimension, weight);
+    SELECT array_agg(parsed.origins[array_position(parsed.lexemes, u.lexeme)] ORDER BY u.place)
+      INTO origins FROM unnest(terms.known) WITH ORDINALITY AS u (lexeme, place);
     -- Words that no chunk has leave the whole weight to the other leg.
     with_lexical := with_lexical AND (codes IS NOT NULL OR NOT with_dense);
     -- What else a single leg brought would only change the places within it.
-    candidates := CASE WHEN with_dense AND with_lexical THEN greatest(k, depth) ELSE k END;
+    candidates := CASE WHEN collapse THEN least(deepest, greatest(2 * k, depth))
+        WHEN with_dense AND with_lexical THEN greatest(k, depth) ELSE k END;
     SELECT array_agg(pgseek.bm25_code(of_collection.collection_id, pgseek.dimension(u.lexeme))) INTO always
       FROM unnest(parsed.required) AS u (lexeme);
     -- What scores one chunk c; every row of the union is scored so.
@@ -220,6 +253,17 @@ BEGIN
         SELECT string_agg(pgseek.quote_lexeme(u.lexeme), ' | ')::tsquery
           INTO words FROM unnest(parsed.lexemes) AS u (lexeme);
         rank_function := format('CASE WHEN c.lexemes @@ $3 THEN %s(c.lexemes, $3) ELSE 0 END', lexical);
+    END IF;
+
+    -- A question counts only if its chunk meets the restriction, too. A whole document has no words to test.
+    IF with_written THEN
+        restricted := ' AND (c.of_ordinal IS NULL OR EXISTS (SELECT FROM pgseek.chunks o WHERE o.collection_id = $1'
+            ' AND o.document_id = c.document_id AND o.ordinal = c.of_ordinal AND o.lexemes @@ $16))';
+        shown := 'coalesce(o.text, c.text)';
+    END IF;
+    IF with_whole THEN
+        restricted := restricted || ' AND c.kind <> ''document''';
+        shown := format('CASE c.kind WHEN ''document'' THEN left(d.body, 2000) ELSE %s END', shown);
     END IF;
 
     operand := CASE space.storage
@@ -248,9 +292,9 @@ BEGIN
         END IF;
         dense_where := dense_where || CASE WHEN always IS NOT NULL AND exact_dense
             THEN ' AND (e.document_id, e.ordinal) IN (SELECT c.document_id, c.ordinal FROM pgseek.chunks c WHERE c.collection_id = $1'
-                 ' AND pgseek.bm25_codes(c.collection_id, c.terms) @> $17 AND c.lexemes @@ $16)'
+                 ' AND pgseek.bm25_codes(c.collection_id, c.terms) @> $17 AND c.lexemes @@ $16' || restricted || ')'
             ELSE ' AND EXISTS (SELECT FROM pgseek.chunks c WHERE c.collection_id = $1'
-                 ' AND c.document_id = e.document_id AND c.ordinal = e.ordinal AND c.lexemes @@ $16)' END;
+                 ' AND c.document_id = e.document_id AND c.ordinal = e.ordinal AND c.lexemes @@ $16' || restricted || ')' END;
     END IF;
     -- Adding zero keeps the planner from walking the HNSW graph for the few that match.
     dense_order := format(CASE WHEN exact_dense THEN '(e.embedding OPERATOR(@vector@.<=>) %s) + 0'
@@ -266,12 +310,15 @@ BEGIN
         WHEN lexical = 'bm25' THEN
             'SELECT b.document_id, b.ordinal, b.score, b.exact'
             ' FROM pgseek.bm25_candidates($1, $14, $15, $18, $4, $6, $16, $19, $25) b'
-            ' ORDER BY b.score DESC, b.document_id, b.ordinal LIMIT $4'
+            || CASE WHEN parsed.restriction IS NOT NULL AND restricted <> '' THEN
+                ' JOIN pgseek.chunks c ON c.collection_id = $1 AND c.document_id = b.document_id AND c.ordinal = b.ordinal'
+                ' WHERE true' || restricted ELSE '' END
+            || ' ORDER BY b.score DESC, b.document_id, b.ordinal LIMIT $4'
         ELSE format(
             'SELECT c.document_id, c.ordinal, %s(c.lexemes, $3)::float8 AS score, true AS exact FROM pgseek.chunks c'
             ' WHERE c.collection_id IS NOT DISTINCT FROM $1 AND pgseek.bm25_codes(c.collection_id, c.terms) && $20 AND c.lexemes @@ $3%s%s'
             ' ORDER BY score DESC, c.document_id, c.ordinal LIMIT $4', lexical,
-            CASE WHEN parsed.restriction IS NOT NULL THEN ' AND c.lexemes @@ $16' ELSE '' END,
+            CASE WHEN parsed.restriction IS NOT NULL THEN ' AND c.lexemes @@ $16' || restricted ELSE '' END,
             CASE WHEN filter IS NOT NULL THEN ' AND EXISTS (SELECT FROM pgseek.documents d WHERE d.collection_id = $1'
                 ' AND d.document_id = c.document_id AND d.metadata @@ $6)' ELSE '' END) END;
     -- One leg by itself: divided by its maximum, or by rank.
@@ -290,12 +337,7 @@ BEGIN
         old_ef := coalesce(current_setting('hnsw.ef_search', true), '40');
         old_scan := coalesce(current_setting('hnsw.iterative_scan', true), 'off');
         old_tuples := coalesce(current_setting('hnsw.max_scan_tuples', true), '20000');
-        EXECUTE format('SET LOCAL hnsw.ef_search = %s', least(1000, greatest(candidates, 100)));
         EXECUTE 'SET LOCAL hnsw.iterative_scan = relaxed_order';
-        -- A condition that keeps few of many rows needs a longer walk for as many candidates.
-        EXECUTE format('SET LOCAL hnsw.max_scan_tuples = %s', least(10000000, greatest(40000, 4 * candidates,
-            CASE WHEN dense_where <> '' THEN 4 * candidates * (SELECT s.chunks FROM pgseek.collection_statistics s
-                WHERE s.collection_id = of_collection.collection_id) / exact_below END)));
     END IF;
 
     -- How the legs become one ranking: keys, both scores and ranks, both parts, score and place.
@@ -323,10 +365,10 @@ BEGIN
               FROM scored s),
         fused AS (
             SELECT s.*, coalesce(%6$s, 0) AS dense_part, coalesce(%7$s, 0) AS lexical_part FROM bounded s),
-        placed AS (
+        %8$splaced AS (
             SELECT f.*, f.dense_part + f.lexical_part AS score,
                    row_number() OVER (ORDER BY f.dense_part + f.lexical_part DESC, f.document_id, f.ordinal) AS place
-              FROM fused f ORDER BY place LIMIT $7)$ranking$,
+              FROM %9$s f ORDER BY place LIMIT $7)$ranking$,
             dense_sql, lexical_sql, operand, rank_function, 'embeddings_' || space.space_id,
             CASE WHEN fusion = 'rrf' THEN '1.0::float8 / ($9 + s.dense_rank)'
                 -- A leg that scored nothing leaves its weight to the other: hybrid then is that leg, not half of it.
@@ -340,18 +382,21 @@ BEGIN
                     '     CASE WHEN s.dense_score IS NOT NULL THEN 1 END)' END,
             CASE WHEN fusion = 'rrf' THEN '1.0::float8 / ($9 + s.lexical_rank)'
                 ELSE 'CASE WHEN s.dense_highest IS NULL THEN 1 ELSE 1 - $8 END'
-                     ' * s.lexical_score / coalesce(nullif(s.lexical_highest, 0), 1)' END);
+                     ' * s.lexical_score / coalesce(nullif(s.lexical_highest, 0), 1)' END,
+            CASE WHEN collapse THEN 'best AS (SELECT DISTINCT ON (f.document_id) f.* FROM fused f'
+                ' ORDER BY f.document_id, f.dense_part + f.lexical_part DESC, f.ordinal), ' ELSE '' END,
+            CASE WHEN collapse THEN 'best' ELSE 'fused' END);
     ELSE
         ranking := format($ranking$
         %1$s AS (%2$s),
         ranked AS (
             SELECT r.document_id, r.ordinal, %3$s AS raw, row_number() OVER (ORDER BY %3$s DESC, r.document_id, r.ordinal) AS place
               FROM %1$s r),
-        placed AS (
+        %11$s AS (
             SELECT r.document_id, r.ordinal, r.place, %4$s AS score,
                    %5$s AS dense_score, %6$s AS dense_rank, %7$s AS dense_part,
                    %8$s AS lexical_score, %9$s AS lexical_rank, %10$s AS lexical_part
-              FROM ranked r)$ranking$,
+              FROM ranked r)%12$s$ranking$,
             CASE WHEN with_dense THEN 'dense' ELSE 'lexical' END,
             CASE WHEN with_dense THEN dense_sql ELSE lexical_sql END,
             CASE WHEN with_dense THEN '1 - r.distance' ELSE 'r.score' END,
@@ -361,35 +406,74 @@ BEGIN
             CASE WHEN with_dense THEN single_score ELSE 'NULL::float8' END,
             CASE WHEN with_dense THEN 'NULL::float8' ELSE 'r.raw' END,
             CASE WHEN with_dense THEN 'NULL::bigint' ELSE 'r.place' END,
-            CASE WHEN with_dense THEN 'NULL::float8' ELSE single_score END);
+            CASE WHEN with_dense THEN 'NULL::float8' ELSE single_score END,
+            CASE WHEN collapse THEN 'scored' ELSE 'placed' END,
+            CASE WHEN collapse THEN ', best AS (SELECT DISTINCT ON (s.document_id) s.* FROM scored s ORDER BY s.document_id, s.place),'
+                ' placed AS (SELECT b.document_id, b.ordinal, b.score, b.dense_score, b.dense_rank, b.dense_part, b.lexical_score,'
+                ' b.lexical_rank, b.lexical_part, row_number() OVER (ORDER BY b.place) AS place FROM best b ORDER BY place LIMIT $7)'
+                ELSE '' END);
+    END IF;
+
+    LOOP
+        IF with_dense THEN
+            EXECUTE format('SET LOCAL hnsw.ef_search = %s', least(1000, greatest(candidates, 100)));
+            -- A condition that keeps few of many rows needs a longer walk for as many candidates.
+            EXECUTE format('SET LOCAL hnsw.max_scan_tuples = %s', least(10000000, greatest(40000, 4 * candidates,
+                CASE WHEN dense_where <> '' THEN 4 * candidates * (SELECT s.chunks FROM pgseek.collection_statistics s
+                    WHERE s.collection_id = of_collection.collection_id) / exact_below END)));
+        END IF;
+        EXIT WHEN NOT collapse;
+        -- How many candidates make k documents is only known when they are there.
+        EXECUTE format('WITH %1$s SELECT (SELECT jsonb_agg(to_jsonb(p)) FROM placed p), (SELECT count(*) FROM placed), %2$s, %3$s',
+            ranking,
+            concat_ws(' AND ', CASE WHEN with_dense THEN '(SELECT count(*) < $4 FROM dense)' END,
+                CASE WHEN with_lexical THEN '(SELECT count(*) < $4 FROM lexical)' END),
+            CASE WHEN with_lexical THEN '(SELECT bool_and(l.exact) FROM lexical l)' ELSE 'true' END)
+        INTO places, distinct_documents, exhausted, exact_lexical
+        USING of_collection.collection_id, query_embedding, words, candidates, budget,
+              filter, k, alpha, rrf_k, snippets, highlight, reason, asked, terms.dimensions, terms.weights,
+              parsed.restriction, always, terms.counts, parsed.required, codes, terms.known, alone, origins, depth,
+              greatest(budget / 5, budget - extract(epoch FROM clock_timestamp() - started) * 1000);
+        EXIT WHEN distinct_documents >= k OR exhausted OR candidates >= deepest;
+        candidates := least(deepest, 4 * candidates);
+    END LOOP;
+    IF collapse THEN
+        ranking := format('placed AS (SELECT * FROM jsonb_to_recordset($26) AS p (%s))', columns);
     END IF;
 
     RETURN QUERY EXECUTE format($statement$
         WITH %1$s
-        SELECT p.place::integer, d.external_id, p.ordinal, p.score,
+        SELECT p.place::integer, d.external_id, %4$s, p.score,
                p.dense_score, p.dense_rank::integer, p.dense_part,
                p.lexical_score, p.lexical_rank::integer, p.lexical_part,
                coalesce(found.matched, '[]'),
-               c.title, c.text,
-               CASE WHEN $10 THEN pgseek.snippet(c.language, c.text, coalesce(found.lexemes, '{}'), $11) END,
+               d.title, %5$s,
+               CASE WHEN $10 THEN pgseek.snippet(c.language, %5$s, coalesce(found.lexemes, '{}'), $11) END,
                d.metadata, c.char_start, c.char_end, p.document_id,
-               nullif(concat_ws('; ', $12, %2$s), '')
+               nullif(concat_ws('; ', $12, %2$s), ''),
+               c.kind, c.provenance,
+               CASE WHEN c.section_start IS NOT NULL THEN substr(d.body, c.section_start + 1, c.section_end - c.section_start) END,
+               CASE WHEN c.of_ordinal IS NOT NULL THEN c.text END
           FROM placed p
           JOIN pgseek.chunks c ON c.collection_id = $1 AND c.document_id = p.document_id AND c.ordinal = p.ordinal
-          JOIN pgseek.documents d ON d.collection_id = $1 AND d.document_id = p.document_id
+          JOIN pgseek.documents d ON d.collection_id = $1 AND d.document_id = p.document_id%6$s
           LEFT JOIN LATERAL (%3$s) AS found ON true
          ORDER BY p.place
         $statement$, ranking,
-        CASE WHEN with_lexical AND lexical = 'bm25' THEN $note$CASE WHEN NOT (SELECT bool_and(l.exact) FROM lexical l) THEN
-                   'lexical leg approximate: its budget of ' || $5 || ' ms ran out' END$note$ ELSE 'NULL' END,
-        matched_sql)
+        CASE WHEN with_lexical AND lexical = 'bm25' THEN format($note$CASE WHEN NOT %s THEN
+                   'lexical leg approximate: its budget of ' || $5 || ' ms ran out' END$note$,
+                CASE WHEN collapse THEN '$27' ELSE '(SELECT bool_and(l.exact) FROM lexical l)' END) ELSE 'NULL' END,
+        matched_sql,
+        CASE WHEN with_written THEN 'coalesce(c.of_ordinal, p.ordinal)' ELSE 'p.ordinal' END,
+        shown,
+        CASE WHEN with_written THEN ' LEFT JOIN pgseek.chunks o ON o.collection_id = $1 AND o.document_id = p.document_id'
+            ' AND o.ordinal = c.of_ordinal' ELSE '' END)
     USING of_collection.collection_id, query_embedding, words, candidates, budget,
           filter, k, alpha, rrf_k, snippets, highlight, reason, asked, terms.dimensions, terms.weights,
-          parsed.restriction, always, terms.counts, parsed.required, codes, terms.known, alone,
-          (SELECT array_agg(parsed.origins[array_position(parsed.lexemes, u.lexeme)] ORDER BY u.place)
-             FROM unnest(terms.known) WITH ORDINALITY AS u (lexeme, place)), depth,
+          parsed.restriction, always, terms.counts, parsed.required, codes, terms.known, alone, origins, depth,
           -- Reading the query counts too; what is left is never so little that nothing could be found.
-          greatest(budget / 5, budget - extract(epoch FROM clock_timestamp() - started) * 1000);
+          greatest(budget / 5, budget - extract(epoch FROM clock_timestamp() - started) * 1000),
+          places, exact_lexical;
 
     IF with_dense THEN
         EXECUTE format('SET LOCAL hnsw.ef_search = %L', old_ef);
