@@ -233,10 +233,10 @@ class Client:
 
         Serves the named collections, or all that there are and will be. ``embedders`` holds, by collection,
         the object of each that was made with one, and ``generators`` likewise; a collection for which one
-        cannot be had is passed over and ``notice`` is called with the reason, as for all that goes wrong and
-        is tried again. ``once`` ends the work when nothing is due. ``progress`` is called after each batch.
-        ``poll`` is after how many seconds the worker looks by itself; a writer wakes it earlier. Any number may work at once. A
-        `threading.Event` is a ``stop``: the batch in hand is finished first.
+        cannot be had is passed over and ``notice`` is called with the reason, as for all that goes wrong
+        and is tried again. ``once`` ends the work when nothing is due. ``progress`` is called after each
+        batch. ``poll`` is after how many seconds the worker looks by itself; a writer wakes it earlier. Any
+        number may work at once. A `threading.Event` is a ``stop``: the batch in hand is finished first.
 
         Raises:
             InvalidInput, CollectionNotFound: an argument is wrong.

@@ -48,8 +48,8 @@ class Job:
     ``names`` are the collections it serves, None for all that there are and will be. ``embedders`` are the
     objects of collections made with one, by name, and ``generators`` likewise; ``share`` is told of all in
     use. ``once`` ends the work when nothing is due. ``batch`` is how many documents are claimed together,
-    ``poll`` after how many seconds without a notification the worker looks by itself. ``progress`` is called after each batch,
-    ``notice`` with a line about what does not go well.
+    ``poll`` after how many seconds without a notification the worker looks by itself. ``progress`` is
+    called after each batch, ``notice`` with a line about what does not go well.
     """
 
     worker: str
