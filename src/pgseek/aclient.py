@@ -608,7 +608,7 @@ class AsyncRunner:
                 result = await self._ask(step)
         return result
 
-    async def _ask(self, step: Fetch | CopyIn | Transact) -> Any:
+    async def _ask(self, step: Fetch | CopyIn | Transact | Listen) -> Any:
         """Perform a step of the database, with its errors as pgseek's."""
         try:
             if isinstance(step, Transact):

@@ -601,7 +601,7 @@ class Runner:
                 result = self._ask(step)
         return result
 
-    def _ask(self, step: Fetch | CopyIn | Transact) -> Any:
+    def _ask(self, step: Fetch | CopyIn | Transact | Listen) -> Any:
         """Perform a step of the database, with its errors as pgseek's."""
         try:
             if isinstance(step, Transact):
