@@ -181,8 +181,9 @@ BEGIN
                  lexemes, terms)
             SELECT of_collection.collection_id, p.id, p.ordinal, 'chunk', g.title, p.text, g.language,
                    p.char_start, p.char_start + length(p.text),
-                   -- The hash of what was embedded: nothing was.
-                   '', p.lexemes, p.terms
+                   -- Of the text that will be embedded: a stand-in that the chunker makes just so stays where it is.
+                   sha256(convert_to(CASE WHEN g.title = '' THEN p.text ELSE g.title || E'\n\n' || p.text END, 'UTF8')),
+                   p.lexemes, p.terms
               FROM unnest(of_document, ordinals, starts, texts, lexemes, terms)
                    AS p (id, ordinal, char_start, text, lexemes, terms)
               JOIN unnest(ids, titles, languages) AS g (id, title, language) ON g.id = p.id;
