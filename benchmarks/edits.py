@@ -46,7 +46,7 @@ def edited(text: str, kind: str, sentence: str, rng: random.Random) -> str:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("folders", nargs="*", default=[str(Path(os.__file__).parent)])
+    arguments.add_argument("folders", nargs="*", default=[Path(os.__file__).parent])
     arguments.add_argument("--size", type=int, default=2000)
     arguments.add_argument("--edits", type=int, default=20)
     given = arguments.parse_args()

@@ -59,7 +59,8 @@ def snapshot(dsn: str) -> dict[str, list[tuple[Any, ...]]]:
         "documents": "SELECT document_id, external_id, title, body, language, metadata, content_hash"
         " FROM pgseek.documents ORDER BY 1",
         "chunks": "SELECT document_id, ordinal, kind, title, text, language, char_start, char_end,"
-        " text_hash, lexemes::text FROM pgseek.chunks ORDER BY 1, 2",
+        " text_hash, provenance::text, section_start, section_end, of_ordinal, lexemes::text"
+        " FROM pgseek.chunks ORDER BY 1, 2",
         "queue": "SELECT document_id, content_hash FROM pgseek.ingest_queue ORDER BY 1",
     }
     for space in spaces:

@@ -24,7 +24,6 @@ FUNCTIONS = (
     "content_hash",
     "delete_embeddings",
     "words",
-    "propose_weighting",
     "bm25_terms",
     "bm25_shares",
     "bm25_candidates",
@@ -45,7 +44,6 @@ BEFORE = {
     "0001": ("content_hash", "delete_embeddings", "delete_document"),
     "0003": (
         "words",
-        "propose_weighting",
         "bm25_terms",
         "bm25_shares",
         "bm25_candidates",

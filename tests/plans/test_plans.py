@@ -90,6 +90,17 @@ def test_every_mode_with_a_dense_leg_uses_hnsw(filled, options):
     assert "Seq Scan" not in plan
 
 
+@pytest.mark.parametrize("options", ["", ", alpha => 1", ", alpha => 0", ", fusion => 'rrf'"])
+def test_a_collapsed_search_uses_the_same_indexes(filled, options):
+    seen, found = every_plan(filled, search(f", collapse => true{options}"))
+    assert len({row["document_id"] for row in found}) == len(found) == 10
+    ranking = "\n".join(plan for plan in seen if "placed p" in plan)
+    assert ("embeddings_1_hnsw" in ranking) == ("alpha => 0" not in options)
+    assert "Seq Scan on chunks" not in ranking
+    assert "Seq Scan on embeddings_1" not in ranking
+    assert "Seq Scan on documents" not in ranking
+
+
 def test_bm25_alone_uses_gin_and_leaves_the_vectors_alone(filled):
     plan, found = plans(filled, search(", alpha => 0"))
     assert len(found) == 10

@@ -1,6 +1,5 @@
 -- Purpose:    the weighting for a collection, from a sample of its texts: their average length.
--- Arguments:  language, titles, bodies  texts of the sample, a thousand or more (arrays of one length); rows
---                                       without a body, those for whole documents, do not count
+-- Arguments:  language, titles, bodies  texts of the sample, a thousand or more (arrays of one length)
 --             k1, b, title_weight       BM25's constants; a word of the title counts title_weight times
 -- Returns:    {k1, b, average length, title_weight}; NULL if there is no lexeme
 -- Volatility: immutable in the sense of words().
@@ -13,7 +12,7 @@ AS $function$
 DECLARE
     average real;
 BEGIN
-    SELECT sum(cardinality(word.positions) * CASE WHEN part.titled THEN title_weight ELSE 1 END) / nullif(cardinality(bodies) - cardinality(array_positions(bodies, '')), 0)
+    SELECT sum(cardinality(word.positions) * CASE WHEN part.titled THEN title_weight ELSE 1 END) / cardinality(bodies)
       INTO average
       FROM (SELECT true AS titled, u.text FROM unnest(titles) AS u (text)
             UNION ALL
