@@ -161,8 +161,12 @@ def test_every_public_value_is_among_the_frozen_ones():
         "IngestReport",
         "Located",
         "Match",
+        "QueueFailure",
+        "QueuePolicy",
+        "QueueStatus",
         "Rejection",
         "Search",
+        "WorkReport",
     }
 
 
