@@ -34,8 +34,13 @@ class Check:
     detail: str
 
 
-def diagnose(dsn: str | None, settings: Settings, data_dir: Path | None = None) -> list[Check]:
-    """Return the checks in the order they depend on each other; it stops where the next cannot run."""
+def diagnose(
+    dsn: str | None, settings: Settings, data_dir: Path | None = None, *, collections: bool = True
+) -> list[Check]:
+    """Return the checks in the order they depend on each other; it stops where the next cannot run.
+
+    ``collections`` false leaves these out: `integrity.examine` looks at them more closely.
+    """
     checks = [Check("python", True, platform.python_version()), _embedder(settings)]
     try:
         found = resolve_dsn(dsn, data_dir, settings)
@@ -49,7 +54,8 @@ def diagnose(dsn: str | None, settings: Settings, data_dir: Path | None = None) 
             checks.append(Check("pg_trgm", True, _trigrams(connection)))
             check_schema(state)
             checks.append(Check("schema", True, f"revision {state.revision}"))
-            checks += _collections(connection)
+            if collections:
+                checks += _collections(connection)
     except PgseekError as error:
         names = ("server", "postgresql", "pgvector", "pg_trgm", "schema", "collections")
         failed = next(name for name in names if name not in {check.name for check in checks})
