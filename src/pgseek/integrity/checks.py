@@ -12,11 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import LiteralString
 
-# White space as the chunker knows it (Unicode's White_Space), whatever the locale of the database is.
-_BLANK: LiteralString = (
-    r"E'\u0009\u000a\u000b\u000c\u000d\u0020\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
-    r"\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000'"
-)
 _REBUILD = "pgseek doctor --deep --repair {name}, then pgseek queue drain {name}"
 _DELETE = "pgseek doctor --deep --repair {name}"
 
@@ -44,7 +39,6 @@ _CHUNK: LiteralString = (
 _DOCUMENT: LiteralString = (
     "SELECT d.collection_id, d.document_id, d.external_id AS example FROM pgseek.documents d"
 )
-
 DOCUMENTS = (
     Rule(
         "document_id",
@@ -99,18 +93,8 @@ DOCUMENTS = (
     Rule(
         "uncovered",
         "documents of plain text with words that are in no chunk",
-        # The body is read once per document, not once per chunk.
-        _DOCUMENT + ", LATERAL (SELECT d.body || '' AS body OFFSET 0) AS whole WHERE"
-        " d.collection_id = ANY (%(ids)s) AND d.format = '' AND EXISTS (SELECT FROM (SELECT"
-        " coalesce(max(c.char_end) OVER (ORDER BY c.char_start, c.ordinal"
-        " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS covered, c.char_start AS up_to"
-        " FROM (SELECT k.ordinal, k.char_start, k.char_end FROM pgseek.chunks k"
-        " WHERE k.collection_id = d.collection_id AND k.document_id = d.document_id AND k.kind = 'chunk'"
-        " UNION ALL SELECT 2147483647, length(whole.body), length(whole.body)) AS c) AS gap"
-        " WHERE gap.up_to > gap.covered"
-        " AND btrim(substr(whole.body, gap.covered + 1, gap.up_to - gap.covered), " + _BLANK + ") <> '')"
-        " AND EXISTS (SELECT FROM pgseek.chunks k WHERE k.collection_id = d.collection_id"
-        " AND k.document_id = d.document_id AND k.kind = 'chunk')",
+        _DOCUMENT + ", pgseek.misplaced_chunks(d.collection_id, d.document_id, d.body) AS m"
+        " WHERE d.collection_id = ANY (%(ids)s) AND d.format = '' AND m.uncovered",
         _REBUILD,
         rebuild=True,
     ),
@@ -130,13 +114,9 @@ CHUNKS = (
     Rule(
         "text",
         "chunks whose text is not that of their document at their place",
-        "SELECT c.collection_id, c.document_id, d.external_id || ' #' || c.ordinal AS example"
-        " FROM pgseek.documents d, LATERAL (SELECT d.body || '' AS body OFFSET 0) AS whole,"
-        " LATERAL (SELECT k.* FROM pgseek.chunks k WHERE k.collection_id = d.collection_id"
-        " AND k.document_id = d.document_id AND k.kind = 'chunk' OFFSET 0) AS c"
-        " WHERE d.collection_id = ANY (%(ids)s) AND (c.char_end < c.char_start OR c.char_start < 0"
-        " OR c.text <> substr(whole.body, greatest(c.char_start, 0) + 1,"
-        " greatest(c.char_end - c.char_start, 0)))",
+        "SELECT d.collection_id, d.document_id, d.external_id || ' #' || wrong.ordinal AS example"
+        " FROM pgseek.documents d, pgseek.misplaced_chunks(d.collection_id, d.document_id, d.body) AS m,"
+        " unnest(m.misplaced) AS wrong (ordinal) WHERE d.collection_id = ANY (%(ids)s)",
         _REBUILD,
         rebuild=True,
     ),

@@ -80,10 +80,14 @@ def checked_schema(connection: Connection) -> str:
 
 
 def prepare(connection: Connection, vector_schema: str) -> None:
-    """Set what a transaction of rules needs: pgvector's operators, and all the time it takes."""
+    """Set what a transaction of rules needs: pgvector's operators, all the time it takes, and helpers.
+
+    The planner takes the making of words for cheap, and would leave it to one process.
+    """
     connection.execute(
         "SELECT set_config('search_path', 'pg_catalog, ' || %s, true),"
-        " set_config('statement_timeout', '0', true)",
+        " set_config('statement_timeout', '0', true), set_config('jit', 'off', true),"
+        " set_config('parallel_setup_cost', '0', true), set_config('parallel_tuple_cost', '0', true)",
         [vector_schema],
     )
 
