@@ -123,6 +123,7 @@ OF = "(SELECT document_id FROM pgseek.documents WHERE collection_id = 1 AND exte
 REDUCE, SHORT, LONG_ID = OF.format("reduce"), OF.format("n9"), OF.format("long")
 REBUILT = "rebuilt"
 DELETED = "deleted"
+CORRECTED = "corrected"
 DAMAGES = [
     # key, damage, count, examples, what --repair and a drain do about it
     (
@@ -186,14 +187,14 @@ DAMAGES = [
         f"UPDATE pgseek.chunks SET lexemes = '''lost'':1B' WHERE collection_id = 1 AND document_id IN ({REDUCE}, {SHORT})",
         2,
         ("n9 #0", "reduce #0"),
-        REBUILT,
+        CORRECTED,
     ),
     (
         "words",
         f"UPDATE pgseek.chunks SET terms = pgseek.weigh(lexemes, '{{1.2,0.75,5,2}}') WHERE collection_id = 1 AND document_id = {LONG_ID}",
         None,
         ("long #0", "long #1", "long #10"),
-        REBUILT,
+        CORRECTED,
     ),
     (
         "queued_without_document",
@@ -264,6 +265,7 @@ def test_each_damage_is_found_as_what_it_is(filled, key, damage, count, examples
     repaired = repair(filled, examine(filled))
     assert bool(repaired.deleted) == (mended == DELETED)
     assert bool(repaired.queued) == (mended == REBUILT)
+    assert bool(repaired.corrected) == (mended == CORRECTED)
     if mended is not None:
         with Client(filled) as client:
             client.collection("docs", embedder=CountingEmbedder()).drain_queue()
@@ -347,7 +349,7 @@ def test_rows_of_no_collection_are_found_and_deleted(filled, damage, expected):
         (
             "DROP INDEX pgseek.chunks_codes_idx",
             ("index_missing", None, 1, ("chunks_codes_idx",)),
-            "CREATE INDEX chunks_codes_idx ON pgseek.chunks",
+            "the next ingest as the tables' owner builds it",
         ),
         (
             "DROP INDEX pgseek.embeddings_1_hnsw",
@@ -389,7 +391,7 @@ def test_tables_indexes_and_statistics_are_looked_at(filled, damage, expected, m
 def test_what_is_shown_as_the_way_out_is_one(filled, damage):
     harm(filled, damage)
     (finding,) = [f for f in examine(filled).findings if not f.harmless]
-    rows(filled, finding.mend.split(";")[0])
+    rows(filled, finding.mend.split(", or: ")[-1].split(";")[0])
     assert findings(filled) == []
 
 
@@ -412,6 +414,8 @@ def test_an_ingest_builds_an_index_that_is_missing_or_not_valid(filled):
     for damage in (
         "DROP INDEX pgseek.embeddings_1_hnsw",
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'pgseek.embeddings_1_hnsw'::regclass",
+        "DROP INDEX pgseek.chunks_codes_idx",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'pgseek.chunks_codes_idx'::regclass",
     ):
         harm(filled, damage)
         assert findings(filled) != []
@@ -567,7 +571,10 @@ def test_the_command(filled, pgseek):
     assert pgseek(filled, "doctor", "--deep", "small")[0] == 0
 
     code, out, _ = pgseek(filled, "doctor", "--deep", "--repair")
-    assert "repaired: 1 rows deleted, 1 documents put in the queue\nnow run: pgseek queue drain docs\n" in out
+    assert (
+        "repaired: 1 rows deleted, 0 chunks corrected, 1 documents put in the queue\nnow run: pgseek queue drain docs\n"
+        in out
+    )
     # What the queue holds is being seen to.
     assert code == 0
     assert pgseek(filled, "doctor", "--deep", "nonsense")[0] == 3

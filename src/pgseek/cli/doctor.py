@@ -86,7 +86,10 @@ def _print_examination(examination: Examination, repaired: Repaired | None) -> N
         _print_finding(finding)
     if repaired is not None:
         queued = sum(repaired.queued.values())
-        out.print(f"repaired: {repaired.deleted:,} rows deleted, {queued:,} documents put in the queue")
+        out.print(
+            f"repaired: {repaired.deleted:,} rows deleted, {repaired.corrected:,} chunks corrected,"
+            f" {queued:,} documents put in the queue"
+        )
         for name in repaired.queued:
             out.print(f"now run: pgseek queue drain {name}")
     out.print(f"examined in {examination.seconds:.1f} s")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import LiteralString
 
 _REBUILD = "pgseek doctor --deep --repair {name}, then pgseek queue drain {name}"
-_DELETE = "pgseek doctor --deep --repair {name}"
+_REPAIR = "pgseek doctor --deep --repair {name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class Rule:
     """A rule about rows: ``broken`` finds those that break it, ``what`` calls them by a name.
 
     ``mend`` is what to do, with ``{name}`` and ``{id}`` of the collection. ``rebuild`` says that chunking and
-    embedding the document again mends it.
+    embedding the document again mends it; ``drop`` that its vectors have to go first, since those of chunks
+    that stay as they are stay, too.
     """
 
     key: str
@@ -29,8 +30,15 @@ class Rule:
     broken: LiteralString
     mend: str
     rebuild: bool = False
+    drop: bool = False
 
 
+# What the words of a chunk ``c`` have to be. A row that stands for a whole document has no title's words.
+ANALYZED: LiteralString = (
+    "pgseek.analyze(c.language, CASE c.kind WHEN 'document' THEN '' ELSE c.title END, c.text,"
+    " s.weighting) AS a"
+)
+MISREAD: LiteralString = "c.language = ANY (%(languages)s) AND (a.lexemes <> c.lexemes OR a.terms <> c.terms)"
 _CHUNK: LiteralString = (
     "SELECT c.collection_id, c.document_id, coalesce((SELECT d.external_id FROM pgseek.documents d"
     " WHERE d.collection_id = c.collection_id AND d.document_id = c.document_id), c.document_id::text)"
@@ -133,14 +141,12 @@ CHUNKS = (
     Rule(
         "words",
         "chunks whose words or weights are not those of their text",
-        # Rows that stand for a whole document are found by their vector alone.
-        _CHUNK + " JOIN pgseek.collection_statistics s USING (collection_id),"
-        " pgseek.analyze(c.language, CASE c.kind WHEN 'document' THEN '' ELSE c.title END,"
-        " CASE c.kind WHEN 'document' THEN '' ELSE c.text END, s.weighting) AS a"
-        " WHERE c.collection_id = ANY (%(ids)s) AND c.language = ANY (%(languages)s)"
-        " AND (a.lexemes <> c.lexemes OR a.terms <> c.terms)",
-        _REBUILD,
-        rebuild=True,
+        _CHUNK
+        + " JOIN pgseek.collection_statistics s USING (collection_id), "
+        + ANALYZED
+        + " WHERE c.collection_id = ANY (%(ids)s) AND "
+        + MISREAD,
+        _REPAIR,
     ),
 )
 
@@ -151,7 +157,7 @@ QUEUE = (
         "SELECT q.collection_id, q.document_id, q.document_id::text AS example FROM pgseek.ingest_queue q"
         " WHERE q.collection_id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM pgseek.documents d"
         " WHERE d.collection_id = q.collection_id AND d.document_id = q.document_id)",
-        _DELETE,
+        _REPAIR,
     ),
     Rule(
         "queued_old",
@@ -173,7 +179,7 @@ ORPHANS = Rule(
     " || ' #' || e.ordinal AS example FROM {table} e WHERE e.collection_id <> %(of)s"
     " OR NOT EXISTS (SELECT FROM pgseek.chunks c WHERE c.collection_id = e.collection_id"
     " AND c.document_id = e.document_id AND c.ordinal = e.ordinal)",
-    _DELETE,
+    _REPAIR,
 )
 _VECTOR: LiteralString = (
     "SELECT e.collection_id, e.document_id, (SELECT d.external_id FROM pgseek.documents d"
@@ -201,6 +207,7 @@ VECTORS = (
         _VECTOR + " WHERE e.collection_id = %(of)s AND NOT " + _USABLE,
         _REBUILD,
         rebuild=True,
+        drop=True,
     ),
     Rule(
         "unlike_cached",
@@ -214,6 +221,7 @@ VECTORS = (
         " ELSE false END",
         _REBUILD,
         rebuild=True,
+        drop=True,
     ),
 )
 

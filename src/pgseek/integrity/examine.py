@@ -160,7 +160,12 @@ def statements(
     for space in spaces:
         if not space.has_table:
             continue
-        of_space = {"of": space.collection_id, "identity": space.identity, "dimensions": space.dimensions}
+        of_space = {
+            "of": space.collection_id,
+            "space": space.space_id,
+            "identity": space.identity,
+            "dimensions": space.dimensions,
+        }
         # Vectors of a space that was given up are not kept in step.
         if space.state != "retired":
             yield ORPHANS, SQL(ORPHANS.broken).format(table=space.table), of_space, [space.collection_id]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from pgseek.db.connection import connect, translate
 from pgseek.db.session import CONFLICTS, resolve_dsn
 from pgseek.integrity import catalogue
 from pgseek.integrity.catalogue import LEFTOVER_TABLES, Connection
+from pgseek.integrity.checks import ANALYZED, MISREAD
 from pgseek.integrity.examine import checked_schema, prepare, statements
 from pgseek.integrity.report import Examination, Repaired
 from pgseek.steps import ATTEMPTS
@@ -26,6 +28,19 @@ SELECT d.collection_id, d.document_id, d.content_hash, now() FROM pgseek.documen
     ON CONFLICT (collection_id, document_id) DO UPDATE SET content_hash = excluded.content_hash
  WHERE q.content_hash <> excluded.content_hash
 """
+_VECTORS = """
+DELETE FROM {table} e WHERE e.collection_id = %(of)s
+   AND e.document_id IN (SELECT b.document_id FROM ({broken}) AS b)
+"""
+_LOCK = "SELECT FROM pgseek.collection_statistics WHERE collection_id = ANY (%(ids)s) FOR KEY SHARE"
+_WORDS = SQL(
+    "UPDATE pgseek.chunks k SET lexemes = r.lexemes, terms = r.terms"
+    " FROM (SELECT c.collection_id, c.document_id, c.ordinal, c.text_hash, a.lexemes, a.terms"
+    "   FROM pgseek.chunks c JOIN pgseek.collection_statistics s USING (collection_id), {analyzed}"
+    "   WHERE c.collection_id = ANY (%(ids)s) AND {misread}) AS r"
+    " WHERE k.collection_id = r.collection_id AND k.document_id = r.document_id AND k.ordinal = r.ordinal"
+    " AND k.text_hash = r.text_hash"
+).format(analyzed=SQL(ANALYZED), misread=SQL(MISREAD))
 _ORPHANS = """
 DELETE FROM {table} e WHERE e.collection_id <> %(of)s
     OR NOT EXISTS (SELECT FROM pgseek.chunks c WHERE c.collection_id = e.collection_id
@@ -43,60 +58,79 @@ DELETE FROM pgseek.{table} t WHERE NOT EXISTS (
 
 
 def repair(dsn: str | None, found: Examination) -> Repaired:
-    """Mend what an examination found, as far as no text or choice is needed for it.
+    """Mend what an examination found, as far as it takes no source and no choice.
 
-    Orphans, and what belongs to no collection, are deleted; documents whose chunks or vectors are not as they
-    should be are put in the queue, where ``drain_queue`` chunks and embeds them again. Other findings say
-    themselves what mends them.
+    Orphans, and what belongs to no collection, are deleted; the words of chunks are made anew. Documents
+    whose chunks or vectors are not as they should be are put in the queue, from where ``drain_queue`` chunks
+    and embeds them again. Other findings say themselves what mends them.
 
     Raises:
         ConnectionFailed, SchemaError, DatabaseError.
     """
     settings = Settings()
     found_dsn = resolve_dsn(dsn, None, settings)
-    keys = {finding.key for finding in found.findings}
-    names = {finding.collection for finding in found.findings}
-    deleted = 0
-    queued: dict[str, int] = {}
     try:
         with connect(found_dsn, settings.connect_timeout) as connection:
             schema = checked_schema(connection)
+            names = {finding.collection for finding in found.findings}
             rows = connection.execute("SELECT collection_id, name FROM pgseek.collections ORDER BY name")
             by_id = {row["collection_id"]: row["name"] for row in rows if row["name"] in names}
-            spaces = catalogue.spaces(connection, list(by_id))
-            for rule, statement, parameters, ids in statements(connection, list(by_id), spaces):
-                if rule.rebuild and rule.key in keys:
-                    for i in ids:
-                        one = {**parameters, "ids": [i]}
-                        count = _run(connection, schema, SQL(_QUEUE).format(broken=statement), one)
-                        if count:
-                            queued[by_id[i]] = queued.get(by_id[i], 0) + count
-            if "orphans" in keys:
-                for space in spaces:
-                    if space.has_table and space.state != "retired":
-                        statement = SQL(_ORPHANS).format(table=space.table)
-                        deleted += _run(connection, schema, statement, {"of": space.collection_id})
-            if "queued_without_document" in keys:
-                ids_of_all = {"ids": list(by_id)}
-                deleted += _run(connection, schema, SQL(_QUEUED_WITHOUT_DOCUMENT).format(), ids_of_all)
-            for table in LEFTOVER_TABLES:
-                if f"leftover_{table}" in keys:
-                    deleted += _run(connection, schema, SQL(_LEFTOVER).format(table=Identifier(table)), {})
+            return _Repair(connection, schema, by_id, {finding.key for finding in found.findings}).run()
     except psycopg.Error as error:
         raise translate(error, found_dsn) from error
-    return Repaired(deleted, queued)
 
 
-def _run(
-    connection: Connection, vector_schema: str, statement: Composed, parameters: Mapping[str, Any]
-) -> int:
-    """Execute a statement in a transaction of its own, again if it lost a deadlock; return its rows."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with connection.transaction():
-                prepare(connection, vector_schema)
-                return connection.execute(statement, parameters).rowcount
-        except CONFLICTS:
-            if attempt == ATTEMPTS:
-                raise
-    return 0
+@dataclass(slots=True)
+class _Repair:
+    """The rules ``keys`` in the collections ``by_id``, each mended in transactions of its own."""
+
+    connection: Connection
+    vector_schema: str
+    by_id: Mapping[int, str]
+    keys: Collection[str]
+    deleted: int = 0
+    corrected: int = 0
+    queued: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> Repaired:
+        spaces = catalogue.spaces(self.connection, list(self.by_id))
+        tables = {space.collection_id: space.table for space in spaces if space.active}
+        for rule, broken, parameters, ids in statements(self.connection, list(self.by_id), spaces):
+            if rule.key not in self.keys:
+                continue
+            if rule.key == "words":
+                lock = SQL(_LOCK).format()
+                self.corrected += self._transact(parameters, lock, _WORDS)
+            elif rule.key == "orphans":
+                (of,) = (space.table for space in spaces if space.space_id == parameters["space"])
+                self.deleted += self._transact(parameters, SQL(_ORPHANS).format(table=of))
+            elif rule.key == "queued_without_document":
+                self.deleted += self._transact(parameters, SQL(_QUEUED_WITHOUT_DOCUMENT).format())
+            elif rule.rebuild:
+                for i in ids:
+                    one = {**parameters, "ids": [i]}
+                    steps = [SQL(_QUEUE).format(broken=broken)]
+                    if rule.drop:
+                        steps.append(SQL(_VECTORS).format(table=tables[i], broken=broken))
+                    count = self._transact(one, *steps, count_first=True)
+                    if count:
+                        self.queued[self.by_id[i]] = self.queued.get(self.by_id[i], 0) + count
+        for table in LEFTOVER_TABLES:
+            if f"leftover_{table}" in self.keys:
+                self.deleted += self._transact({}, SQL(_LEFTOVER).format(table=Identifier(table)))
+        return Repaired(self.deleted, self.corrected, self.queued)
+
+    def _transact(
+        self, parameters: Mapping[str, Any], *statements: Composed, count_first: bool = False
+    ) -> int:
+        """Execute statements in one transaction, again if it lost a deadlock; return rows of the last one."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self.connection.transaction():
+                    prepare(self.connection, self.vector_schema)
+                    counts = [self.connection.execute(s, parameters).rowcount for s in statements]
+                    return counts[0 if count_first else -1]
+            except CONFLICTS:
+                if attempt == ATTEMPTS:
+                    raise
+        return 0

@@ -63,7 +63,10 @@ class Examination:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """How many rows were deleted, since nothing refers to them, and documents queued, by collection."""
+    """Rows that nothing referred to and that were deleted, chunks whose words were made anew, and how many
+    documents were put in the queue, by collection.
+    """
 
     deleted: int
+    corrected: int
     queued: Mapping[str, int]
