@@ -82,12 +82,14 @@ def checked_schema(connection: Connection) -> str:
 def prepare(connection: Connection, vector_schema: str) -> None:
     """Set what a transaction of rules needs: pgvector's operators, all the time it takes, and helpers.
 
-    The planner takes the making of words for cheap, and would leave it to one process.
+    The planner takes the making of words for cheap, and would leave it to one process. Where nobody has
+    analyzed the tables yet, as after a kill, it takes them for small: each row against each would take hours.
     """
     connection.execute(
         "SELECT set_config('search_path', 'pg_catalog, ' || %s, true),"
         " set_config('statement_timeout', '0', true), set_config('jit', 'off', true),"
-        " set_config('parallel_setup_cost', '0', true), set_config('parallel_tuple_cost', '0', true)",
+        " set_config('parallel_setup_cost', '0', true), set_config('parallel_tuple_cost', '0', true),"
+        " set_config('enable_nestloop', 'off', true)",
         [vector_schema],
     )
 
