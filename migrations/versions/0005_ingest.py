@@ -38,6 +38,7 @@ FUNCTIONS = (
     "delete_documents",
     "delete_document",
     "follow_rows",
+    "misplaced_chunks",
 )
 # What of them revision 0004 had.
 BEFORE = {

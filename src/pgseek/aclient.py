@@ -658,7 +658,7 @@ class AsyncRunner:
             async with self._pool.connection() as connection:
                 return await _perform_on(connection, step)
         except PoolTimeout as error:
-            raise self._session.unreachable() from error
+            raise self._session.unreachable(self._pool.get_stats()["pool_size"]) from error
         except psycopg.Error as error:
             raise translate(error, self._session.dsn) from error
 

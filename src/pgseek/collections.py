@@ -180,7 +180,10 @@ def create(
         )
         yield from fetch(
             "INSERT INTO pgseek.collection_statistics (collection_id, weighting) VALUES (%s, %s::real[])",
-            [collection_id, [checked["k1"], checked["b"], FIRST_LENGTH, checked["title_weight"]]],
+            [
+                collection_id,
+                [float(n) for n in (checked["k1"], checked["b"], FIRST_LENGTH, checked["title_weight"])],
+            ],
         )
         yield from vector_on_path()
         from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)

@@ -34,8 +34,13 @@ class Check:
     detail: str
 
 
-def diagnose(dsn: str | None, settings: Settings, data_dir: Path | None = None) -> list[Check]:
-    """Return the checks in the order they depend on each other; it stops where the next cannot run."""
+def diagnose(
+    dsn: str | None, settings: Settings, data_dir: Path | None = None, *, collections: bool = True
+) -> list[Check]:
+    """Return the checks in the order they depend on each other; it stops where the next cannot run.
+
+    ``collections`` false leaves these out: `integrity.examine` looks at them more closely.
+    """
     checks = [Check("python", True, platform.python_version()), _embedder(settings)]
     try:
         found = resolve_dsn(dsn, data_dir, settings)
@@ -49,14 +54,26 @@ def diagnose(dsn: str | None, settings: Settings, data_dir: Path | None = None) 
             checks.append(Check("pg_trgm", True, _trigrams(connection)))
             check_schema(state)
             checks.append(Check("schema", True, f"revision {state.revision}"))
-            checks += _collections(connection)
+            if collections:
+                checks += _collections(connection)
     except PgseekError as error:
-        names = ("server", "postgresql", "pgvector", "pg_trgm", "schema", "collections")
+        names = ("server", "postgresql", "pgvector", "pg_trgm", "schema", "index of words", "collections")
         failed = next(name for name in names if name not in {check.name for check in checks})
         checks.append(Check(failed, False, str(error)))
     except psycopg.Error as error:
         checks.append(Check("collections", False, str(translate(error))))
     return checks
+
+
+def _words(connection: psycopg.Connection[dict[str, object]]) -> Check:
+    name = "chunks_codes_idx"
+    found = connection.execute(
+        "SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid", [f"pgseek.{name}"]
+    ).fetchall()
+    if found:
+        return Check("index of words", True, name)
+    problem = "missing, searches for words read every chunk; the next ingest as the tables' owner builds it"
+    return Check("index of words", False, problem)
 
 
 def _trigrams(connection: psycopg.Connection[dict[str, object]]) -> str:
@@ -87,7 +104,7 @@ def _collections(connection: psycopg.Connection[dict[str, object]]) -> list[Chec
         " FROM pgseek.collections c JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id"
         " ORDER BY c.name"
     ).fetchall()
-    checks = [Check("collections", True, str(len(rows)))]
+    checks = [_words(connection), Check("collections", True, str(len(rows)))]
     for row in rows:
         table = Identifier("pgseek", f"embeddings_{row['space_id']}")
         counted = connection.execute(

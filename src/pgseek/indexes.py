@@ -66,14 +66,16 @@ def suspend_graph(info: CollectionInfo) -> Script[bool]:
 def ensure_codes() -> Script[bool]:
     """Build the index of words if it is missing and we may; return whether it was built."""
     state = yield from fetch_one(
-        "SELECT to_regclass('pgseek.chunks_codes_idx') IS NULL AS missing, pg_relation_size(oid) AS bytes"
+        "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('pgseek.chunks_codes_idx')"
+        " AND indisvalid) AS built, pg_relation_size(oid) AS bytes"
         " FROM pg_class WHERE oid = 'pgseek.chunks'::regclass"
     )
-    if state is None or not state["missing"] or not (yield from _owned("chunks")):
+    if state is None or state["built"] or not (yield from _owned("chunks")):
         return False
 
     def build() -> Script[None]:
         yield from fetch("SELECT pg_advisory_xact_lock(%s, %s)", [INDEX_LOCK, CODES_LOCK])
+        yield from _drop_invalid("chunks_codes_idx")
         yield from _memory(state["bytes"] // 1024)
         from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
 
@@ -94,7 +96,7 @@ def ensure_graph(info: CollectionInfo) -> Script[bool]:
     state = yield from fetch_one(
         SQL(
             "SELECT (SELECT count(*) FROM (SELECT FROM {} LIMIT %s) AS head) AS rows,"
-            " to_regclass(%s) IS NOT NULL AS built"
+            " EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid) AS built"
         ).format(Identifier("pgseek", table)),
         [INDEX_FROM, f"pgseek.{table}_hnsw"],
     )
@@ -105,6 +107,7 @@ def ensure_graph(info: CollectionInfo) -> Script[bool]:
     def build() -> Script[None]:
         # IF NOT EXISTS alone does not save two builders that begin together: they take turns.
         yield from fetch("SELECT pg_advisory_xact_lock(%s, %s)", [INDEX_LOCK, info.space_id])
+        yield from _drop_invalid(f"{table}_hnsw")
         yield from vector_on_path()
         counted = yield from fetch_one(SQL("SELECT count(*) AS rows FROM {}").format(_table(info)))
         # The graph is built in memory: the vectors, and about 300 bytes a row of links at m = 16.
@@ -135,6 +138,15 @@ def _memory(kilobytes: int) -> Script[None]:
         " FROM pg_settings s WHERE s.name = 'maintenance_work_mem'",
         [MOST_MEMORY, kilobytes],
     )
+
+
+def _drop_invalid(name: str) -> Script[None]:
+    """Drop an index that a CREATE INDEX CONCURRENTLY has left not valid: it stands in the way of its name."""
+    found = yield from fetch(
+        "SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid", [f"pgseek.{name}"]
+    )
+    if found:
+        yield from fetch(SQL("DROP INDEX {}").format(Identifier("pgseek", name)))
 
 
 def _unless_busy(drop: Any) -> Script[bool]:

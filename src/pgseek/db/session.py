@@ -112,12 +112,18 @@ class Session:
         """Do as `configure`, for a pool that awaits it."""
         self.configure(connection)
 
-    def unreachable(self) -> ConnectionFailed:
-        """Return the error for a pool that gave no connection in time."""
+    def unreachable(self, connections: int) -> ConnectionFailed:
+        """Return the error for a pool of so many connections that gave none in time."""
         try:
             connect(self.dsn, self._timeout).close()
         except ConnectionFailed as error:
             return error
+        if connections < self._pool_size:
+            # The pool waits longer between attempts the more have failed, also when the server is back.
+            return ConnectionFailed(
+                f"cannot reach PostgreSQL at {describe_dsn(self.dsn)}: connections were lost, and no new one "
+                f"was made in {2.0 * self._timeout:g} seconds; the server answers again: try once more"
+            )
         return ConnectionFailed(
             f"no connection to {describe_dsn(self.dsn)} became free in time: "
             f"all {self._pool_size} connections are in use (PGSEEK_POOL_SIZE)"

@@ -47,6 +47,7 @@ FUNCTIONS = (
     "delete_documents",
     "delete_document",
     "follow_rows",
+    "misplaced_chunks",
 )
 
 

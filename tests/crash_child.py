@@ -1,0 +1,61 @@
+"""A process for the crash tests to kill: it waits for a line, then does one piece of work.
+
+    python crash_child.py DSN ingest FILE [sync] | delete IDS… | drain
+
+It prints a line of JSON when it is ready, after each batch, and at its end: ``done`` or the pgseek error.
+Any other error is a bug and ends it with a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pgseek import Client, IngestReport, PgseekError, embedding
+
+BATCH_SIZE = 50
+# What a killed process was embedding is nobody else's for so long: twenty seconds are too long for a test.
+embedding.CLAIM_SECONDS, embedding.RENEW_SECONDS = 1.0, 0.3
+
+
+def tell(**what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def progress(report: IngestReport) -> None:
+    tell(stored=report.new + report.changed + report.metadata_changed + report.unchanged)
+
+
+def records(path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def main(dsn: str, action: str, *arguments: str) -> int:
+    with Client(dsn) as client:
+        docs = client.collection("docs")
+        docs._own_embedder()
+        tell(ready=True)
+        sys.stdin.readline()
+        try:
+            if action == "ingest":
+                documents = records(arguments[0])
+                sync = "sync" in arguments
+                docs.ingest(documents, batch_size=BATCH_SIZE, progress=progress, sync=sync)
+            elif action == "delete":
+                for first in range(0, len(arguments), 5):
+                    docs.delete(arguments[first : first + 5])
+            elif action == "drain":
+                docs.drain_queue()
+            else:
+                raise ValueError(action)
+        except PgseekError as error:
+            tell(error=type(error).__name__, message=str(error))
+            return 1
+    tell(done=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
