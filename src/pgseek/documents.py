@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from pgseek.errors import InvalidInput
 from pgseek.prepare import document_id
-from pgseek.steps import Script, fetch, fetch_one, transact
+from pgseek.steps import Script, fetch_one, transact
+from pgseek.syncing import delete_by_id
 from pgseek.types import CollectionInfo, Document
 
 
@@ -27,20 +28,7 @@ def delete(info: CollectionInfo, external_ids: str | Iterable[str]) -> Script[in
     given = [external_ids] if isinstance(external_ids, str) else list(external_ids)
     ids = sorted({document_id(_checked(one)) for one in given})
 
-    def write() -> Script[int]:
-        rows = yield from fetch(
-            "DELETE FROM pgseek.documents WHERE collection_id = %s AND document_id = ANY (%s)"
-            " RETURNING document_id",
-            [info.collection_id, ids],
-        )
-        yield from fetch("SELECT pgseek.delete_embeddings(%s, %s)", [info.collection_id, ids])
-        yield from fetch(
-            "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)",
-            [info.collection_id, ids],
-        )
-        return len(rows)
-
-    return (yield from transact(write))
+    return (yield from transact(lambda: delete_by_id(info, ids)))
 
 
 def count(info: CollectionInfo) -> Script[int]:

@@ -91,18 +91,27 @@ def remove(info: CollectionInfo, supply: Supply, sync: Sync, began: datetime) ->
         gone = yield from find_gone(info, supply, sync, began)
         check(gone, supply, sync)
         for first in range(0, len(gone.ids), AT_ONCE):
-            ids = gone.ids[first : first + AT_ONCE]
-            key = [info.collection_id, ids]
-            yield from fetch(
-                "DELETE FROM pgseek.documents WHERE collection_id = %s AND document_id = ANY (%s)", key
-            )
-            yield from fetch("SELECT pgseek.delete_embeddings(%s, %s)", key)
-            yield from fetch(
-                "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)", key
-            )
+            yield from delete_by_id(info, gone.ids[first : first + AT_ONCE])
         return len(gone.ids)
 
     return (yield from transact(delete))
+
+
+def delete_by_id(info: CollectionInfo, ids: Sequence[UUID]) -> Script[int]:
+    """Delete documents with all that belongs to them, inside a transaction; return how many there were."""
+    # In the order of their ids, as every writer: two at once wait for each other, and do not deadlock.
+    locked = yield from fetch(
+        "SELECT document_id FROM pgseek.documents WHERE collection_id = %s AND document_id = ANY (%s)"
+        " ORDER BY document_id FOR UPDATE",
+        [info.collection_id, list(ids)],
+    )
+    key = [info.collection_id, [row["document_id"] for row in locked]]
+    yield from fetch("DELETE FROM pgseek.documents WHERE collection_id = %s AND document_id = ANY (%s)", key)
+    yield from fetch("SELECT pgseek.delete_embeddings(%s, %s)", key)
+    yield from fetch(
+        "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)", key
+    )
+    return len(locked)
 
 
 def check(gone: Gone, supply: Supply, sync: Sync) -> None:
