@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import shutil
 import subprocess
@@ -306,3 +308,17 @@ def test_a_folder_deeper_than_python_calls(tree, tmp_path):
     finally:
         # Python's own removal, and so pytest's, calls itself per level.
         subprocess.run(["rm", "-rf", "d"], check=True)
+
+
+def test_how_many_documents_to_expect(tmp_path):
+    (tmp_path / "a.md").write_text("# One")
+    (tmp_path / "b.jsonl").write_text('{"id": "1", "text": "x"}\n{"id": "2", "text": "y"}\n')
+    (tmp_path / "c.csv").write_text("id,text\n3,z\n")
+    (tmp_path / "d.unknown").write_text("?")
+    files = Files(tmp_path)
+    assert files.expected() == 4 == len(list(files))
+    assert files.skipped == {".unknown": 1}
+    with gzip.open(tmp_path / "e.jsonl.gz", "wt") as stream:
+        stream.write('{"id": "4", "text": "x"}\n')
+    assert Files(tmp_path).expected() is None
+    assert Files("-", stdin=io.BytesIO()).expected() is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pgseek.cli.documents import ingest_with_progress
+from pgseek.cli.ingest import ingest_with_progress
 from pgseek.cli.output import MARKS, out, print_hits, print_report
 from pgseek.cli.state import state_of
 from pgseek.demo.run import COLLECTION, QUERIES, collect

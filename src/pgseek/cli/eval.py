@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pgseek.cli.documents import Json, Name, ingest_with_progress
+from pgseek.cli.documents import Json, Name
+from pgseek.cli.ingest import ingest_with_progress
 from pgseek.cli.output import err, out, print_json, print_report, table
 from pgseek.cli.state import state_of
 from pgseek.client import Client, Collection

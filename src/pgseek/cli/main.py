@@ -16,7 +16,20 @@ from typing import Annotated, Any
 import typer
 
 from pgseek import __version__
-from pgseek.cli import attach, cache, collections, db, demo, doctor, documents, models, queue, server, worker
+from pgseek.cli import (
+    attach,
+    cache,
+    collections,
+    db,
+    demo,
+    doctor,
+    documents,
+    ingest,
+    models,
+    queue,
+    server,
+    worker,
+)
 from pgseek.cli import eval as evaluation
 from pgseek.cli.output import complain
 from pgseek.cli.state import State
@@ -40,6 +53,7 @@ app.add_typer(collections.app, name="collections")
 app.add_typer(queue.app, name="queue")
 app.add_typer(cache.app, name="cache")
 app.add_typer(models.app, name="models")
+app.command("ingest")(ingest.ingest)
 documents.register(app)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

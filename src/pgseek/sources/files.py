@@ -13,6 +13,7 @@ from typing import IO, Any
 from pgseek.errors import InvalidInput, MissingExtra
 from pgseek.sources.ahead import Ahead, Outcome
 from pgseek.sources.columns import Columns
+from pgseek.sources.counting import records_in
 from pgseek.sources.csv_rows import csv_rows
 from pgseek.sources.extra import check
 from pgseek.sources.formats import (
@@ -82,6 +83,18 @@ class Files:
     def __iter__(self) -> Iterator[Any]:
         self.skipped.clear()
         return self._read()
+
+    def expected(self) -> int | None:
+        """Return about how many documents there are, None where only reading them would tell."""
+        total = 0
+        for found in self._plan():
+            if isinstance(found, Rejection):
+                total += 1
+            elif found[0] == "-" or (records := records_in(*found)) is None:
+                return None
+            else:
+                total += records
+        return total
 
     def _look_at(self, path: str) -> None:
         if path == "-":
