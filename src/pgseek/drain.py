@@ -60,7 +60,8 @@ def drain(
     they are tried again later, or given up where that would not help. Several drains at once are safe.
 
     Raises:
-        EmbedderError: the embedder does not work; the documents wait as before.
+        EmbedderError, GeneratorError: the embedder or the generator does not work; the documents wait as
+            before.
     """
     tally = Counts(spending=Spending(getattr(embedder, "price", 0.0)))
     run = Embedding(info, embedder, cache, tally.spending, generator)
@@ -176,6 +177,7 @@ def _attempt(
         tally.embedded += pending.embedded
         tally.cached += pending.cached
         tally.reused += pending.reused
+        tally.generated += pending.generated
     if len(documents) > 1:
         middle = len(documents) // 2
         yield from _attempt(run, worker, policy, documents[:middle], tally)

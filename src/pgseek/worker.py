@@ -25,6 +25,7 @@ from pgseek.errors import (
     ConnectionFailed,
     DatabaseError,
     EmbedderError,
+    GeneratorError,
     InvalidInput,
     PgseekError,
     SchemaError,
@@ -246,7 +247,7 @@ class _Worker:
             # Dropped in the meantime.
             del self._served[info.collection_id]
             return True
-        except (EmbedderError, ConfigurationError, DatabaseError) as error:
+        except (EmbedderError, GeneratorError, ConfigurationError, DatabaseError) as error:
             yield from queue.release(self.job.worker)
             seconds = served.rest.begin()
             end = "" if self.job.once else f"; trying again in {seconds:.1f} s"

@@ -473,6 +473,20 @@ def test_documents_put_through_sql_get_all_their_rows(client, dsn):
     assert [kind for (kind,) in stored(dsn, "kind")] == ["chunk", "question", "summary", "document"]
 
 
+def test_documents_put_through_sql_wait_for_a_generator_that_works(client, dsn):
+    docs = client.create_collection(
+        "docs", embedder=CountingEmbedder(), questions=1, generator=Writer(after=1)
+    )
+    for n in range(3):
+        rows(dsn, f"SELECT pgseek.put_document('docs', '{n}', 'the text {n}')")
+    with pytest.raises(GeneratorError, match="out of ink"):
+        docs.drain_queue()
+    assert docs.info().queued == 3
+    other = client.collection("docs", embedder=CountingEmbedder(), generator=Writer())
+    report = other.drain_queue()
+    assert (report.changed, report.generated, report.rejected) == (3, 2, ())
+
+
 def test_the_asynchronous_client_does_the_same(dsn):
     async def work():
         async with AsyncClient(dsn) as client:
