@@ -1,6 +1,6 @@
 """A process for the crash tests to kill: it waits for a line, then does one piece of work.
 
-    python crash_child.py DSN ingest FILE [sync] | delete IDS… | drain
+    python crash_child.py DSN ingest FILE [sync] | delete IDS… | drain | work
 
 It prints a line of JSON when it is ready, after each batch, and at its end: ``done`` or the pgseek error.
 Any other error is a bug and ends it with a traceback.
@@ -13,11 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pgseek import Client, IngestReport, PgseekError, embedding
+from pgseek import Client, IngestReport, PgseekError, QueuePolicy, embedding
 
 BATCH_SIZE = 50
+LEASE = 1.0
 # What a killed process was embedding is nobody else's for so long: twenty seconds are too long for a test.
 embedding.CLAIM_SECONDS, embedding.RENEW_SECONDS = 1.0, 0.3
+POLICY = QueuePolicy(lease=LEASE, attempts=1000)
 
 
 def tell(**what: Any) -> None:
@@ -47,7 +49,9 @@ def main(dsn: str, action: str, *arguments: str) -> int:
                 for first in range(0, len(arguments), 5):
                     docs.delete(arguments[first : first + 5])
             elif action == "drain":
-                docs.drain_queue()
+                docs.drain_queue(policy=POLICY)
+            elif action == "work":
+                docs.work(once=True, policy=POLICY)
             else:
                 raise ValueError(action)
         except PgseekError as error:

@@ -15,15 +15,32 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from support import CORPUS, CountingEmbedder, rows, snapshot
 
-from pgseek import Client, CollectionNotFound, SchemaNotMigrated
+from pgseek import CallableGenerator, Client, CollectionNotFound, SchemaNotMigrated
 from pgseek.db.connection import connect
 from pgseek.integrity import RULES, examine, repair
 
 LONG = "\n\n".join(f"Absatz {n}. " + "Über viele schöne Wörter. " * 40 for n in range(12)) + "\u2003\u0085\n"
 
 
+MARKDOWN = (
+    "# Guide\n\nFirst words.\n\n## Install\n\nSecond words.\n\n```python\ncode()\n```\n\n## Use\n\n"
+    + "Many words. " * 60
+)
+RICH = [
+    {"id": "guide", "title": "Guide", "text": MARKDOWN, "format": "markdown"},
+    {"id": "pages", "title": "Pages", "text": "page one\n\fpage two, with words\n\f", "format": "pages"},
+    {
+        "id": "code",
+        "title": "",
+        "text": "def f():\n    return 1\n\n\nclass A:\n    x = 2\n" * 9,
+        "format": "python",
+    },
+    {"id": "bare", "title": "Bare", "text": "plain words here"},
+]
+
+
 def fill(dsn):
-    """Two collections with all that writers leave behind: ids 1 and 2, 1,046 and 6 documents."""
+    """Collections with all that writers leave behind; ``docs`` and ``small`` have the ids 1 and 2."""
     with Client(dsn) as client:
         docs = client.create_collection("docs", embedder=CountingEmbedder())
         docs.ingest([{"id": f"n{n}", "text": f"short text number {n}"} for n in range(1040)])
@@ -52,6 +69,23 @@ def fill(dsn):
         small.refresh_statistics(reweigh=True)
         client.create_collection("wide", embedder=CountingEmbedder(3000)).ingest(CORPUS)
         client.create_collection("empty", embedder=CountingEmbedder())
+        writer = CallableGenerator(
+            model="writer",
+            questions=lambda text, title, count: [f"what is {text[:20]} {n}?" for n in range(count)],
+            summary=lambda text, title: f"in short: {text[:30]}",
+        )
+        rich = client.create_collection(
+            "rich",
+            embedder=CountingEmbedder(),
+            generator=writer,
+            chunk_size=200,
+            section_size=400,
+            document_vectors=True,
+            questions=2,
+            summaries=True,
+        )
+        rich.ingest(RICH)
+        rich.ingest([{**RICH[0], "text": MARKDOWN.replace("Second", "Another")}])
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +133,7 @@ def test_a_healthy_database_has_no_findings(filled):
     assert [(c.name, c.documents, c.queued) for c in found.collections] == [
         ("docs", 1045, 2),
         ("empty", 0, 0),
+        ("rich", 4, 0),
         ("small", 7, 0),
         ("wide", 6, 0),
     ]
@@ -289,6 +324,16 @@ def test_a_repaired_collection_is_what_it_was(filled):
     with Client(filled) as client:
         client.collection("docs", embedder=CountingEmbedder()).drain_queue()
     assert state(filled) == before
+
+
+def test_what_was_written_for_a_chunk_that_is_not_there(filled):
+    harm(
+        filled,
+        "UPDATE pgseek.chunks SET of_ordinal = 99 WHERE kind = 'summary' AND ordinal > 0 AND title = ''",
+    )
+    found = [f for f in examine(filled).findings if not f.harmless]
+    assert [(f.key, f.collection) for f in found] == [("written_for", "rich")]
+    assert found[0].count > 3
 
 
 def test_a_chunk_that_is_lost_leaves_a_gap(filled):
@@ -505,7 +550,7 @@ def test_writers_at_work_make_no_false_alarm(filled):
 
 
 def test_names_that_are_not_there_and_a_database_without_a_schema(filled, empty_dsn):
-    with pytest.raises(CollectionNotFound, match="no collection 'dosc'; there are: docs, empty"):
+    with pytest.raises(CollectionNotFound, match="no collection 'dosc'; there are: docs, empty, rich"):
         examine(filled, ["docs", "dosc"])
     with pytest.raises(SchemaNotMigrated):
         examine(empty_dsn)

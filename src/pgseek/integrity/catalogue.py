@@ -62,7 +62,8 @@ LEFTOVER_TABLES = ("term_statistics", "rare_lexemes", "ingest_queue")
 
 _STATISTICS = """
 SELECT c.collection_id, c.name, s.collection_id IS NOT NULL AS there, s.chunks AS of_chunks,
-       (SELECT count(*) FROM pgseek.chunks k WHERE k.collection_id = c.collection_id) AS chunks,
+       (SELECT count(*) FROM pgseek.chunks k
+         WHERE k.collection_id = c.collection_id AND k.kind <> 'document') AS chunks,
        (SELECT count(*) FROM pgseek.term_statistics t
          WHERE t.collection_id = c.collection_id AND t.chunks > s.chunks) AS impossible,
        EXISTS (SELECT FROM pgseek.embedding_spaces e WHERE e.space_id = c.active_space_id) AS searchable

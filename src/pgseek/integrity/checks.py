@@ -131,10 +131,20 @@ CHUNKS = (
     Rule(
         "title",
         "chunks whose title or language is not their document's",
-        # Headings may follow the title.
+        # Headings may follow the title; what was written for a chunk is read as it is.
         _CHUNK + " JOIN pgseek.documents d USING (collection_id, document_id)"
         " WHERE c.collection_id = ANY (%(ids)s)"
-        " AND (c.language <> d.language OR NOT starts_with(c.title, d.title))",
+        " AND (c.language <> d.language OR CASE c.kind WHEN 'chunk' THEN NOT starts_with(c.title, d.title)"
+        " ELSE c.title <> '' END)",
+        _REBUILD,
+        rebuild=True,
+    ),
+    Rule(
+        "written_for",
+        "questions and summaries without the chunk they were written for",
+        _CHUNK + " WHERE c.collection_id = ANY (%(ids)s) AND c.kind IN ('question', 'summary')"
+        " AND NOT EXISTS (SELECT FROM pgseek.chunks o WHERE o.collection_id = c.collection_id"
+        " AND o.document_id = c.document_id AND o.ordinal = c.of_ordinal AND o.kind = 'chunk')",
         _REBUILD,
         rebuild=True,
     ),
