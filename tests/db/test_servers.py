@@ -136,7 +136,7 @@ def test_first_starts_at_once_share_one_database(data_dir):
 def test_the_doctor_tells_each_of_these_apart(dsn, empty_dsn):
     good = diagnose(dsn, Settings())
     assert all(check.ok for check in good)
-    assert [check.name for check in good][-2:] == ["schema", "collections"]
+    assert [check.name for check in good][-3:] == ["schema", "index of words", "collections"]
     unmigrated = diagnose(empty_dsn, Settings())
     assert [(check.name, "db upgrade" in check.detail) for check in unmigrated if not check.ok] == [
         ("schema", True)
