@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from pgseek.db import embedded, schema
 from pgseek.db.connection import connect
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Started in the background of a shell, the run ignores interrupts, and so would every child of a test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 _numbers = itertools.count(1)
 
 

@@ -71,7 +71,7 @@ def test_every_format_keeps_offsets_sizes_and_every_word(text, form, size, more,
         assert 1 <= len(chunk.text) <= size
         # The first line of Markdown and code keeps its indentation.
         assert chunk.text.rstrip(WHITE_SPACE) == chunk.text
-        assert not chunk.text[0].isspace() or form not in {"", "text", "pages"}
+        assert chunk.text[0] not in WHITE_SPACE or form not in {"", "text", "pages"}
         assert chunk.char_start >= end
         # Nothing but white space is left out.
         assert text[end : chunk.char_start].strip(WHITE_SPACE) == ""
