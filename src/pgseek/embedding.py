@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
@@ -129,8 +129,15 @@ def check_cost(embedder: Embedder, generator: TextGenerator | None, max_cost: fl
         )
 
 
-def begin(run: Embedding, documents: Sequence[Prepared], before: Pending | None = None) -> Script[Pending]:
+def begin(
+    run: Embedding,
+    documents: Sequence[Prepared],
+    before: Pending | None = None,
+    new: Container[UUID] = (),
+) -> Script[Pending]:
     """Divide documents and set off the embedding of what neither the database nor ``before`` has.
+
+    Of those that are ``new`` nothing can be stored.
 
     Where the collection wants questions or summaries, they are written first; an error of that is raised by
     `finish`.
@@ -156,7 +163,7 @@ def begin(run: Embedding, documents: Sequence[Prepared], before: Pending | None 
     if run.caching and pending.texts:
         pending.vectors = yield from cache.look_up(run.info.identity_hash, "document", list(pending.texts))
         pending.cached = len(pending.vectors)
-    yield from _reuse(run, pending)
+    yield from _reuse(run, pending, [d.document_id for d in documents if d.document_id not in new])
     under_way = set(before.texts) if before is not None else set()
     missing = [key for key in pending.texts if key not in pending.vectors and key not in under_way]
     yield from _ask(run, pending, missing)
@@ -211,15 +218,17 @@ def _read(pending: Passages, row: Passage) -> list[bytes]:
     return pending.parts.get(row.key, [row.key])
 
 
-def _reuse(run: Embedding, pending: Pending) -> Script[None]:
+def _reuse(run: Embedding, pending: Pending, stored: Sequence[UUID]) -> Script[None]:
     """Take over vectors that are stored with the same documents: an edit leaves most chunks as they were."""
+    if not stored:
+        return
     keys = {
         row.key
         for rows in pending.rows.values()
         for row in rows
         if any(part not in pending.vectors for part in _read(pending, row))
     }
-    found = yield from stored_vectors(run.info, [d.document_id for d in pending.documents], keys)
+    found = yield from stored_vectors(run.info, stored, keys)
     pending.vectors.update(found)
     pending.reused = len(found)
     whole = [key for key in found if key in pending.parts]
@@ -275,8 +284,15 @@ def finish(run: Embedding, pending: Pending) -> Script[None]:
 def _ask(run: Embedding, pending: Pending, missing: Sequence[bytes]) -> Script[None]:
     pending.asked = list(missing)
     if run.caching and missing:
-        ours = yield from cache.claim(run.info.identity_hash, missing, CLAIM_SECONDS)
-        pending.asked = [key for key in missing if key in ours]
+        identity = run.info.identity_hash
+        ours = yield from cache.claim(identity, missing, CLAIM_SECONDS)
+        # Who had claimed them may have answered and let go between our look and our claim.
+        late = yield from cache.look_up(identity, "document", [key for key in missing if key in ours])
+        if late:
+            pending.vectors.update(late)
+            pending.cached += len(late)
+            yield from cache.release(identity, list(late))
+        pending.asked = [key for key in missing if key in ours and key not in late]
     if pending.asked:
         texts = [pending.texts[key] for key in pending.asked]
         pending.underway = yield from start_embedding(run.embedder, texts, run.spending)

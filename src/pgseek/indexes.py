@@ -110,9 +110,10 @@ def ensure_graph(info: CollectionInfo) -> Script[bool]:
         yield from _drop_invalid(f"{table}_hnsw")
         yield from vector_on_path()
         counted = yield from fetch_one(SQL("SELECT count(*) AS rows FROM {}").format(_table(info)))
-        # The graph is built in memory: the vectors, and about 300 bytes a row of links at m = 16.
+        # The graph is built in memory: the vectors, and at m = 16 about 800 bytes a row of links and lists.
+        # What does not fit is put in row by row.
         rows = counted["rows"] if counted else 0
-        yield from _memory(rows * (dimensions * 4 + 300) * 12 // 10 // 1024)
+        yield from _memory(rows * (dimensions * 4 + 800) * 13 // 10 // 1024)
         from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
 
         ddl: Any = models.create_index_ddl(info.space_id, dimensions, storage_for(dimensions))

@@ -61,6 +61,9 @@ COMPARE = SQL(
     " LEFT JOIN pgseek.documents d ON d.collection_id = %(collection)s AND d.document_id = s.document_id"
     " WHERE d.content_hash IS DISTINCT FROM s.content_hash OR d.metadata <> s.metadata"
 )
+# Documents with other content than is stored, those with other metadata only, how many are unchanged, and the
+# ids of those that are not stored.
+Divided = tuple[list[Prepared], list[Prepared], int, frozenset[UUID]]
 # Batches that are written at once.
 WRITERS = 2
 
@@ -222,7 +225,8 @@ class _Line:
                 failure = prepared
                 break
             waited = time.monotonic() - asked
-            self.comparing.append((yield from start(partial(divide, self.run.info, prepared))))
+            compare = _all_new if self.load.empty else divide
+            self.comparing.append((yield from start(partial(compare, self.run.info, prepared))))
             ahead = 0 if first or waited > BRISK_SOURCE else 1
             # Who reads a source that takes its time wants to find what it gave, not what it gave before.
             yield from self._advance(at_most=(0, 0, 0) if waited > SLOW_SOURCE else (ahead, 1, WRITERS))
@@ -236,11 +240,11 @@ class _Line:
         """Move batches on until no more than so many are compared, embedded and written."""
         comparing, flying, writing = at_most
         while len(self.comparing) > comparing:
-            content, metadata, unchanged = yield from join(self.comparing.popleft())
+            content, metadata, unchanged, new = yield from join(self.comparing.popleft())
             self.tally.unchanged += unchanged
             self.metadata.append(metadata)
             before = self.flight[-1] if self.flight else None
-            self.flight.append((yield from embedding.begin(self.run, content, before)))
+            self.flight.append((yield from embedding.begin(self.run, content, before, new)))
             while len(self.flight) > max(flying, 1):
                 yield from self._write()
         while len(self.flight) > flying:
@@ -273,6 +277,7 @@ class _Line:
 
     def _written(self) -> Script[None]:
         self.tally.add((yield from join(self.writing.popleft())))
+        yield from self.load.first_rows()
 
 
 def _with_its_error(supply: Supply) -> Iterator[list[Prepared] | Exception]:
@@ -293,12 +298,10 @@ def check_source(documents: object, batch_size: object) -> None:
         )
 
 
-def divide(
-    info: CollectionInfo, documents: Sequence[Prepared]
-) -> Script[tuple[list[Prepared], list[Prepared], int]]:
-    """Return documents with new content, those with other metadata only, and how many are unchanged."""
+def divide(info: CollectionInfo, documents: Sequence[Prepared]) -> Script[Divided]:
+    """Compare documents with what is stored."""
     if not documents:
-        return [], [], 0
+        return [], [], 0, frozenset()
     rows = yield from fetch(
         COMPARE,
         {
@@ -310,7 +313,17 @@ def divide(
     )
     content = [documents[row["n"] - 1] for row in rows if not row["same_content"]]
     metadata = [documents[row["n"] - 1] for row in rows if row["same_content"]]
-    return content, metadata, len(documents) - len(rows)
+    new = frozenset(documents[row["n"] - 1].document_id for row in rows if row["same_content"] is None)
+    return content, metadata, len(documents) - len(rows), new
+
+
+def _all_new(_info: CollectionInfo, documents: Sequence[Prepared]) -> Script[Divided]:
+    """Return what `divide` does for a collection that holds nothing.
+
+    Should somebody else be filling it at the same time, the write finds that out.
+    """
+    yield from ()
+    return list(documents), [], 0, frozenset(d.document_id for d in documents)
 
 
 def _store(

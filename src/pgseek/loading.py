@@ -37,6 +37,10 @@ class Load:
     documents: int = 0
     chunks: int = 0
     decided: bool = False
+    # Whether the collection held nothing when the ingest began.
+    empty: bool = False
+    # Whether the planner has yet to see the tables with something in them.
+    unseen: bool = True
 
     @classmethod
     def begin(cls, info: CollectionInfo, how: Indexes, size: int | None) -> Script[Load]:
@@ -46,7 +50,27 @@ class Load:
             [info.collection_id],
         )
         vectors = int(row["chunks"]) if row else 0
-        return cls(info, how, size, vectors, vectors, decided=how == "keep")
+        any_document = yield from fetch(
+            "SELECT FROM pgseek.documents WHERE collection_id = %s LIMIT 1", [info.collection_id]
+        )
+        return cls(info, how, size, vectors, vectors, decided=how == "keep", empty=not any_document)
+
+    def first_rows(self) -> Script[None]:
+        """After the first batch is written: let the planner know that keys are keys, if it never looked.
+
+        Without statistics it takes each batch's keys for common values, and reads whole tables for them.
+        """
+        if not self.unseen:
+            return
+        self.unseen = False
+        for table in ("documents", "chunks", f"embeddings_{self.info.space_id}"):
+            if (yield from _never_analyzed(table)):
+                columns = "external_id" if table == "documents" else "ordinal"
+                yield from fetch(
+                    SQL("ANALYZE {} (collection_id, document_id, {})").format(
+                        Identifier("pgseek", table), Identifier(columns)
+                    )
+                )
 
     def expect(self, documents: int, chunks: int, read: int) -> Script[None]:
         """Take in that a batch of so many documents is about to be written; ``read`` are behind us."""

@@ -64,7 +64,7 @@ def plan(
     count = _Count()
     supply = Supply(documents, info.language, known, BATCH_SIZE, lambda found, _: rejected.append(found))
     for batch in supply:
-        content, metadata, unchanged = yield from divide(info, batch)
+        content, metadata, unchanged, _ = yield from divide(info, batch)
         pending = chunked(run, content)
         rejected += rejections(content, pending.unfit)
         content = [document for document in content if document.document_id not in pending.unfit]
