@@ -22,7 +22,7 @@ from pgseek.db.session import resolve_dsn
 from pgseek.embedders.base import checked_query
 from pgseek.embedders.registry import create_embedder
 from pgseek.errors import PgseekError
-from pgseek.indexes import INDEX_FROM
+from pgseek.indexes import BUILT, CODES, INDEX_FROM
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,8 @@ def diagnose(
 
 
 def _words(connection: psycopg.Connection[dict[str, object]]) -> Check:
-    name = "chunks_codes_idx"
-    found = connection.execute(
-        "SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid", [f"pgseek.{name}"]
-    ).fetchall()
-    if found:
-        return Check("index of words", True, name)
+    if connection.execute(BUILT, [f"pgseek.{CODES}"]).fetchall():
+        return Check("index of words", True, CODES)
     problem = "missing, searches for words read every chunk; the next ingest as the tables' owner builds it"
     return Check("index of words", False, problem)
 

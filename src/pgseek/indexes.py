@@ -7,6 +7,7 @@ slow; whoever settles an ingest next builds what is missing, so a kill in betwee
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from psycopg.sql import SQL, Identifier
@@ -18,6 +19,10 @@ from pgseek.types import CollectionInfo
 
 # Below this many rows an exact scan of vectors is both faster and better than an approximate index.
 INDEX_FROM = 1000
+# The index of words, of all collections.
+CODES = "chunks_codes_idx"
+# A row if the index of this name is there and can be used.
+BUILT = "SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid"
 # "pgse" in bytes: the class of the advisory locks under which indexes are built; spaces count from 1.
 INDEX_LOCK = 0x70677365
 CODES_LOCK = 0
@@ -39,50 +44,32 @@ def suspend_codes(stored: int) -> Script[bool]:
     """Drop the index of words if ``chunks`` holds no more than ``stored`` rows; return whether it did."""
 
     def drop() -> Script[bool]:
-        yield from fetch(SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT))
         # Of all collections: they share the index.
         more = yield from fetch("SELECT FROM pgseek.chunks OFFSET %s LIMIT 1", [stored])
-        if more or not (yield from _owned("chunks")):
-            return False
-        yield from fetch("DROP INDEX IF EXISTS pgseek.chunks_codes_idx")
-        return True
+        return not more and (yield from _drop("chunks", CODES))
 
     return (yield from _unless_busy(drop))
 
 
 def suspend_graph(info: CollectionInfo) -> Script[bool]:
     """Drop the index of the space's vectors; return whether it did."""
-
-    def drop() -> Script[bool]:
-        yield from fetch(SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT))
-        if not (yield from _owned(f"embeddings_{info.space_id}")):
-            return False
-        yield from fetch(SQL("DROP INDEX IF EXISTS {}").format(_graph(info)))
-        return True
-
-    return (yield from _unless_busy(drop))
+    return (yield from _unless_busy(lambda: _drop(_vectors(info), _graph(info))))
 
 
 def ensure_codes() -> Script[bool]:
     """Build the index of words if it is missing and we may; return whether it was built."""
-    state = yield from fetch_one(
-        "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('pgseek.chunks_codes_idx')"
-        " AND indisvalid) AS built, pg_relation_size(oid) AS bytes"
-        " FROM pg_class WHERE oid = 'pgseek.chunks'::regclass"
-    )
-    if state is None or state["built"] or not (yield from _owned("chunks")):
+    if (yield from fetch(BUILT, [f"pgseek.{CODES}"])) or not (yield from _owned("chunks")):
         return False
 
     def build() -> Script[None]:
-        yield from fetch("SELECT pg_advisory_xact_lock(%s, %s)", [INDEX_LOCK, CODES_LOCK])
-        yield from _drop_invalid("chunks_codes_idx")
-        yield from _memory(state["bytes"] // 1024)
+        size = yield from fetch_one("SELECT pg_relation_size('pgseek.chunks') / 1024 AS kilobytes")
+        yield from _memory(size["kilobytes"] if size else 0)
         from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
 
         ddl: Any = models.create_codes_ddl()
         yield from fetch(ddl)
 
-    yield from transact(build)
+    yield from _in_turn(CODES, CODES_LOCK, build)
     return True
 
 
@@ -92,24 +79,17 @@ def ensure_graph(info: CollectionInfo) -> Script[bool]:
     Built after the data: one bulk build costs a fraction of row-by-row insertion. A user who does
     not own the table may not build it; search is then exact, and ``pgseek doctor`` says so.
     """
-    table = f"embeddings_{info.space_id}"
-    state = yield from fetch_one(
-        SQL(
-            "SELECT (SELECT count(*) FROM (SELECT FROM {} LIMIT %s) AS head) AS rows,"
-            " EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid) AS built"
-        ).format(Identifier("pgseek", table)),
-        [INDEX_FROM, f"pgseek.{table}_hnsw"],
-    )
-    if state is None or state["built"] or state["rows"] < INDEX_FROM or not (yield from _owned(table)):
+    table = Identifier("pgseek", _vectors(info))
+    if (yield from fetch(BUILT, [f"pgseek.{_graph(info)}"])):
+        return False
+    enough = yield from fetch(SQL("SELECT FROM {} OFFSET %s LIMIT 1").format(table), [INDEX_FROM - 1])
+    if not enough or not (yield from _owned(_vectors(info))):
         return False
     dimensions = info.identity.dimensions
 
     def build() -> Script[None]:
-        # IF NOT EXISTS alone does not save two builders that begin together: they take turns.
-        yield from fetch("SELECT pg_advisory_xact_lock(%s, %s)", [INDEX_LOCK, info.space_id])
-        yield from _drop_invalid(f"{table}_hnsw")
         yield from vector_on_path()
-        counted = yield from fetch_one(SQL("SELECT count(*) AS rows FROM {}").format(_table(info)))
+        counted = yield from fetch_one(SQL("SELECT count(*) AS rows FROM {}").format(table))
         # The graph is built in memory: the vectors, and at m = 16 about 800 bytes a row of links and lists.
         # What does not fit is put in row by row.
         rows = counted["rows"] if counted else 0
@@ -119,7 +99,7 @@ def ensure_graph(info: CollectionInfo) -> Script[bool]:
         ddl: Any = models.create_index_ddl(info.space_id, dimensions, storage_for(dimensions))
         yield from fetch(ddl)
 
-    yield from transact(build)
+    yield from _in_turn(_graph(info), info.space_id, build)
     return True
 
 
@@ -141,21 +121,41 @@ def _memory(kilobytes: int) -> Script[None]:
     )
 
 
-def _drop_invalid(name: str) -> Script[None]:
-    """Drop an index that a CREATE INDEX CONCURRENTLY has left not valid: it stands in the way of its name."""
-    found = yield from fetch(
-        "SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid", [f"pgseek.{name}"]
-    )
-    if found:
-        yield from fetch(SQL("DROP INDEX {}").format(Identifier("pgseek", name)))
+def _in_turn(name: str, lock: int, build: Callable[[], Script[None]]) -> Script[None]:
+    """Build an index in a transaction; one of its name that is not valid stands in the way, and goes."""
+
+    def locked() -> Script[None]:
+        # IF NOT EXISTS alone does not save two builders that begin together: they take turns.
+        yield from fetch("SELECT pg_advisory_xact_lock(%s, %s)", [INDEX_LOCK, lock])
+        # As a CREATE INDEX CONCURRENTLY that broke off has left it.
+        invalid = yield from fetch(
+            "SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid", [f"pgseek.{name}"]
+        )
+        if invalid:
+            yield from fetch(SQL("DROP INDEX {}").format(Identifier("pgseek", name)))
+        yield from build()
+
+    yield from transact(locked)
 
 
-def _unless_busy(drop: Any) -> Script[bool]:
+def _unless_busy(drop: Callable[[], Script[bool]]) -> Script[bool]:
+    """Drop an index in a transaction, unless somebody works with its table just now: then it stays."""
+
+    def impatient() -> Script[bool]:
+        yield from fetch(SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT))
+        return (yield from drop())
+
     try:
-        return bool((yield from transact(drop)))
+        return (yield from transact(impatient))
     except DatabaseError:
-        # Somebody works with the table just now: the index stays, and every row goes into it.
         return False
+
+
+def _drop(table: str, name: str) -> Script[bool]:
+    if not (yield from _owned(table)):
+        return False
+    yield from fetch(SQL("DROP INDEX IF EXISTS {}").format(Identifier("pgseek", name)))
+    return True
 
 
 def _owned(table: str) -> Script[bool]:
@@ -166,9 +166,9 @@ def _owned(table: str) -> Script[bool]:
     return bool(row and row["owned"])
 
 
-def _table(info: CollectionInfo) -> Identifier:
-    return Identifier("pgseek", f"embeddings_{info.space_id}")
+def _vectors(info: CollectionInfo) -> str:
+    return f"embeddings_{info.space_id}"
 
 
-def _graph(info: CollectionInfo) -> Identifier:
-    return Identifier("pgseek", f"embeddings_{info.space_id}_hnsw")
+def _graph(info: CollectionInfo) -> str:
+    return f"{_vectors(info)}_hnsw"

@@ -251,10 +251,9 @@ class _Line:
             yield from self._write()
         while len(self.writing) > writing:
             yield from self._written()
-        if self.progress is not None:
-            self.tally.read = self.supply.read
-            self.progress(self.tally.report("storing"))
         self.tally.read = self.supply.read
+        if self.progress is not None:
+            self.progress(self.tally.report("storing"))
 
     def _write(self) -> Script[None]:
         """Wait for the embedding of the first batch in flight, and begin to write it."""
@@ -269,7 +268,7 @@ class _Line:
         info = self.run.info
         for language in sorted({document.language for document in writable} - {info.language}):
             yield from fetch("SELECT pgseek.add_language(%s, %s)", [info.collection_id, language])
-        yield from self.load.expect(len(writable), sum(map(len, embedded.values())), self.supply.read)
+        yield from self.load.expect(sum(map(len, embedded.values())), self.supply.read)
         while len(self.writing) >= WRITERS:
             yield from self._written()
         written = Written()

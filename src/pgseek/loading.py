@@ -31,14 +31,14 @@ class Load:
     info: CollectionInfo
     how: Indexes
     size: int | None
-    vectors: int
-    # The most rows that chunks may have, of all collections, for its index to be left out.
-    words: int
-    documents: int = 0
-    chunks: int = 0
-    decided: bool = False
+    # Chunks that the collection had, and that came since.
+    stored: int
     # Whether the collection held nothing when the ingest began.
-    empty: bool = False
+    empty: bool
+    chunks: int = 0
+    # Which of the two indexes may still be left out.
+    codes: bool = True
+    graph: bool = True
     # Whether the planner has yet to see the tables with something in them.
     unseen: bool = True
 
@@ -46,14 +46,15 @@ class Load:
     def begin(cls, info: CollectionInfo, how: Indexes, size: int | None) -> Script[Load]:
         """Look at what is stored."""
         row = yield from fetch_one(
-            "SELECT s.chunks FROM pgseek.collection_statistics s WHERE s.collection_id = %s",
+            "SELECT s.chunks, EXISTS (SELECT FROM pgseek.documents d"
+            " WHERE d.collection_id = s.collection_id) AS filled"
+            " FROM pgseek.collection_statistics s WHERE s.collection_id = %s",
             [info.collection_id],
         )
-        vectors = int(row["chunks"]) if row else 0
-        any_document = yield from fetch(
-            "SELECT FROM pgseek.documents WHERE collection_id = %s LIMIT 1", [info.collection_id]
-        )
-        return cls(info, how, size, vectors, vectors, decided=how == "keep", empty=not any_document)
+        stored, filled = (row["chunks"], row["filled"]) if row else (0, True)
+        left_out = how != "keep"
+        # Nothing stored is nothing indexed: the first build comes in the end anyway.
+        return cls(info, how, size, stored, not filled, codes=left_out, graph=left_out and stored > 0)
 
     def first_rows(self) -> Script[None]:
         """After the first batch is written: let the planner know that keys are keys, if it never looked.
@@ -65,31 +66,25 @@ class Load:
         self.unseen = False
         for table in ("documents", "chunks", f"embeddings_{self.info.space_id}"):
             if (yield from _never_analyzed(table)):
-                columns = "external_id" if table == "documents" else "ordinal"
-                yield from fetch(
-                    SQL("ANALYZE {} (collection_id, document_id, {})").format(
-                        Identifier("pgseek", table), Identifier(columns)
-                    )
-                )
+                yield from _analyze_keys(table)
 
-    def expect(self, documents: int, chunks: int, read: int) -> Script[None]:
-        """Take in that a batch of so many documents is about to be written; ``read`` are behind us."""
-        self.documents += documents
+    def expect(self, chunks: int, read: int) -> Script[None]:
+        """Take in that a batch of so many chunks is about to be written; ``read`` documents are behind us."""
         self.chunks += chunks
-        if self.decided or not self.chunks:
+        if not self.chunks:
             return
         # As many again as there were, unless the length of the source says how many.
         coming = self.chunks
         if self.size is not None:
             coming = int((self.size - read) * self.chunks / max(read, 1)) + chunks
-        stored = self.vectors + self.chunks - chunks
+        stored = self.stored + self.chunks - chunks
         if self.how == "auto" and stored > SERVING_FROM:
-            self.decided = True
-            return
-        if indexes.pays(stored, coming, indexes.CODES_RATIO):
-            self.decided = True
+            self.codes = self.graph = False
+        if self.codes and indexes.pays(stored, coming, indexes.CODES_RATIO):
+            self.codes = False
             yield from indexes.suspend_codes(stored + chunks)
-        if self.vectors and indexes.pays(stored, coming, indexes.GRAPH_RATIO):
+        if self.graph and indexes.pays(stored, coming, indexes.GRAPH_RATIO):
+            self.graph = False
             yield from indexes.suspend_graph(self.info)
 
 
@@ -100,9 +95,7 @@ def settle(info: CollectionInfo, written: int) -> Script[None]:
     yield from indexes.ensure_graph(info)
     table = f"embeddings_{info.space_id}"
     if written >= ANALYZE_FROM or (yield from _never_analyzed(table)):
-        # (Of the vectors themselves the planner can make nothing.)
-        columns = SQL("ANALYZE {} (collection_id, document_id, ordinal)")
-        yield from fetch(columns.format(Identifier("pgseek", table)))
+        yield from _analyze_keys(table)
     yield from join(words)
 
 
@@ -122,6 +115,13 @@ def _settle_words(info: CollectionInfo, written: int) -> Script[None]:
             yield from fetch("ANALYZE pgseek.documents, pgseek.chunks")
 
         yield from transact(analyze)
+
+
+def _analyze_keys(table: str) -> Script[None]:
+    """Gather statistics of a table's keys; of texts and vectors the planner can make little."""
+    third = Identifier("external_id" if table == "documents" else "ordinal")
+    statement = SQL("ANALYZE {} (collection_id, document_id, {})")
+    yield from fetch(statement.format(Identifier("pgseek", table), third))
 
 
 def _never_analyzed(table: str) -> Script[bool]:

@@ -294,6 +294,25 @@ def test_a_small_addition_keeps_the_indexes(docs, dsn):
     assert not set(after.values()) & set(before.values())
 
 
+def test_a_graph_that_stays_is_asked_for_once(docs, dsn, monkeypatch):
+    docs.ingest(numbered(3000))
+    before = indexes(dsn)
+    asked = []
+    suspend = loading_scripts.indexes.suspend_graph
+
+    def noted(info):
+        asked.append(info.name)
+        return suspend(info)
+
+    monkeypatch.setattr(loading_scripts.indexes, "suspend_graph", noted)
+    # As many as that: too many for the graph, not for the index of words. Somebody reads meanwhile.
+    with connect(dsn) as other, other.transaction():
+        other.execute("SELECT * FROM pgseek.embeddings_1")
+        docs.ingest(iter(numbered(3000, 5400)), batch_size=200)
+    assert asked == ["docs"]
+    assert indexes(dsn) == before
+
+
 def test_an_index_in_use_is_left_out_only_where_asked_for(docs, dsn, monkeypatch):
     docs.ingest(numbered(3000))
     monkeypatch.setattr(loading_scripts, "SERVING_FROM", 2000)

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from pgseek.db.storage import Storage
-from pgseek.indexes import INDEX_FROM
+from pgseek.indexes import CODES, INDEX_FROM
 from pgseek.integrity.report import EXAMPLES, Finding
 from pgseek.types import SpaceId
 
@@ -137,12 +137,12 @@ def indexes(connection: Connection, found: Sequence[Space]) -> Iterator[Finding]
     loading = ""
     if connection.execute(_WRITING).fetchall():
         loading = "somebody writes at this time, and a large load builds indexes in its end; else "
-    if not connection.execute(_HAS_INDEX, ["chunks_codes_idx"]).fetchall():
+    if not connection.execute(_HAS_INDEX, [CODES]).fetchall():
         what = "index missing, without which a search for words reads every chunk"
         mend = (
             f"{loading}the next ingest as the tables' owner builds it, or: {_line(models.create_codes_ddl())}"
         )
-        yield Finding("index_missing", None, 1, what, ("chunks_codes_idx",), mend, harmless=bool(loading))
+        yield Finding("index_missing", None, 1, what, (CODES,), mend, harmless=bool(loading))
     for space in found:
         if not (space.active and space.has_table):
             continue
