@@ -22,7 +22,7 @@ from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedders.limits import Spending
 from pgseek.embedders.remote import RemoteEmbedder
 from pgseek.errors import CostLimitReached, GeneratorError, InvalidInput, PgseekError
-from pgseek.generators.base import GeneratedKind, Request, TextGenerator
+from pgseek.generators.base import GeneratedKind, Request, TextGenerator, name_of
 from pgseek.passages import (
     Passage,
     Passages,
@@ -122,10 +122,9 @@ def check_cost(embedder: Embedder, generator: TextGenerator | None, max_cost: fl
             f"max_cost is {max_cost!r}, but nothing is known of what {embedder.model_id} costs; leave it out"
         )
     if generator is not None and getattr(generator, "price", (0.0, 0.0)) is None:
-        name = getattr(generator, "model_id", generator.identity)
         raise InvalidInput(
-            f"max_cost is {max_cost!r}, but nothing is known of what {name} costs; give the generator its "
-            "price, or leave max_cost out"
+            f"max_cost is {max_cost!r}, but nothing is known of what {name_of(generator)} costs; give the "
+            "generator its price, or leave max_cost out"
         )
 
 
@@ -194,7 +193,7 @@ def _write(run: Embedding, pending: Pending) -> Script[None]:
         written.update(fresh)
         refused.update(not_written)
         pending.generated = len(fresh)
-    name = getattr(run.generator, "model_id", run.generator.identity)
+    name = name_of(run.generator)
     for document, pairs in asked.items():
         bad = next(((row, request) for row, request in pairs if request in refused), None)
         if bad is None:

@@ -182,7 +182,7 @@ def ingest(
     supply = Supply(documents, info.language, known, options.batch_size, tally.reject)
     size = len(documents) if isinstance(documents, Sequence) else None
     load = yield from Load.begin(info, options.indexes, size)
-    began = (yield from syncing.now()) if options.sync is not None else None
+    removal = yield from syncing.begin(options.sync)
     line = _Line(run, supply, tally, load, options.progress)
     try:
         yield from embedding.guarded(run, line.flight, line.store())
@@ -194,10 +194,10 @@ def ingest(
     if options.progress is not None:
         options.progress(tally.report("indexing"))
     yield from settle(info, tally.chunks)
-    if options.sync is not None and began is not None:
+    if removal is not None:
         if options.progress is not None:
             options.progress(tally.report("removing"))
-        tally.removed = yield from syncing.remove(info, supply, options.sync, began)
+        tally.removed = yield from syncing.remove(info, supply, removal)
     if options.policy.max_bytes is not None:
         yield from cache.prune(options.policy)
     return tally.report()

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 from pgseek import cache, generation
 from pgseek.collections import languages
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Limits, Spending
+from pgseek.embedders.remote import TOKENS_PER_BYTE
 from pgseek.embedding import Embedding, Pending, chunked, rejections, stored_vectors
-from pgseek.generators.base import Request, TextGenerator
+from pgseek.generators.base import USUAL, Request, TextGenerator
 from pgseek.ingest import check_source, divide
 from pgseek.passages import add_written, requests_for
-from pgseek.prepare import BATCH_SIZE, Prepared, Source, Supply
-from pgseek.steps import Script, fetch_one, transact
-from pgseek.syncing import Gone, Sync, find_gone, now
+from pgseek.prepare import BATCH_SIZE, Source, Supply
+from pgseek.steps import Script, transact
+from pgseek.syncing import Gone, Sync, begin, find_gone
 from pgseek.types import CachePolicy, CollectionInfo, IngestPlan, Rejection
 
-# Of a question or a summary, where the generator cannot say: tokens of its answer.
-USUAL = {"question": 20, "summary": 80}
-# Of a request to it: tokens to a byte, and what it is told to do.
-TOKENS_PER_BYTE, INSTRUCTIONS = 0.3, 80
+# Tokens of what a generator is told to do, where it cannot say.
+INSTRUCTIONS = 80
 
 
 @dataclass(slots=True)
@@ -56,29 +57,31 @@ def plan(
     generator: TextGenerator | None = None,
 ) -> Script[IngestPlan]:
     """Read and compare documents, chunk what changed, and count the tokens that are not known yet."""
-    began = yield from now()
     check_source(documents, BATCH_SIZE)
     run = Embedding(info, embedder, CachePolicy(), Spending(), generator)
     known = yield from languages()
+    removal = yield from begin(sync)
     rejected: list[Rejection] = []
     count = _Count()
     supply = Supply(documents, info.language, known, BATCH_SIZE, lambda found, _: rejected.append(found))
     for batch in supply:
-        content, metadata, unchanged, _ = yield from divide(info, batch)
+        content, metadata, unchanged, new = yield from divide(info, batch)
         pending = chunked(run, content)
         rejected += rejections(content, pending.unfit)
-        content = [document for document in content if document.document_id not in pending.unfit]
-        fresh = yield from _new(info, content)
-        count.new += fresh
-        count.changed += len(content) - fresh
+        fit = {document.document_id for document in content} - pending.unfit.keys()
+        stored = fit - new
+        count.new += len(fit) - len(stored)
+        count.changed += len(stored)
         count.metadata_changed += len(metadata)
         count.unchanged += unchanged
-        yield from _count_texts(run, pending, count)
-    gone = (yield from transact(lambda: find_gone(info, supply, sync, began))) if sync is not None else None
+        yield from _count_texts(run, pending, stored, count)
+    gone = None
+    if removal is not None:
+        gone = yield from transact(partial(find_gone, info, supply, removal))
     return _plan(run, count, rejected, gone)
 
 
-def _count_texts(run: Embedding, pending: Pending, count: _Count) -> Script[None]:
+def _count_texts(run: Embedding, pending: Pending, stored: Collection[UUID], count: _Count) -> Script[None]:
     """Add the texts of a batch that would be written and embedded."""
     if run.generator is not None and run.kinds:
         yield from _count_requests(run, run.generator, pending, count)
@@ -88,9 +91,9 @@ def _count_texts(run: Embedding, pending: Pending, count: _Count) -> Script[None
     held = (yield from cache.look_up(run.info.identity_hash, "document", keys)) if run.caching else {}
     count.cached += len(held)
     left = [key for key in keys if key not in held]
-    stored = yield from stored_vectors(run.info, [d.document_id for d in pending.documents], _wholes(pending))
+    vectors = yield from stored_vectors(run.info, list(stored), _wholes(pending))
     # A text that is stored in parts is known by the hash of all of them.
-    known = {part for key in stored for part in pending.parts.get(key, [key])}
+    known = {part for key in vectors for part in pending.parts.get(key, [key])}
     texts = [pending.texts[key] for key in left if key not in known]
     count.reused += len(left) - len(texts)
     count.texts += len(texts)
@@ -177,14 +180,6 @@ def _plan(run: Embedding, count: _Count, rejected: Sequence[Rejection], gone: Go
         output_tokens=count.output_tokens,
         generation_cost=written_cost,
     )
-
-
-def _new(info: CollectionInfo, content: Sequence[Prepared]) -> Script[int]:
-    row = yield from fetch_one(
-        "SELECT count(*) AS n FROM pgseek.documents WHERE collection_id = %s AND document_id = ANY (%s)",
-        [info.collection_id, [d.document_id for d in content]],
-    )
-    return len(content) - (row["n"] if row is not None else 0)
 
 
 def _requests(embedder: Any, texts: Sequence[str]) -> int:

@@ -45,6 +45,14 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
+class Removal:
+    """A sync that began at ``began``, the server's time."""
+
+    sync: Sync
+    began: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """Documents that a source no longer has: their ids in order, and how many documents were looked at."""
 
@@ -53,16 +61,19 @@ class Gone:
     of: int
 
 
-def now() -> Script[datetime]:
-    """Return the server's time."""
-    row = yield from fetch_one("SELECT clock_timestamp() AS now")
-    began: datetime = row["now"] if row else datetime.max
-    return began
+def begin(sync: Sync | None) -> Script[Removal | None]:
+    """Note the time before the source is read; None if nothing is to be removed."""
+    row = (yield from fetch_one("SELECT clock_timestamp() AS now")) if sync is not None else None
+    return Removal(sync, row["now"]) if sync is not None and row is not None else None
 
 
-def find_gone(info: CollectionInfo, supply: Supply, sync: Sync, began: datetime) -> Script[Gone]:
+def find_gone(info: CollectionInfo, supply: Supply, removal: Removal) -> Script[Gone]:
     """Return what the source did not give; inside a transaction."""
-    parameters = {"collection": info.collection_id, "began": began, "within": sync.within}
+    parameters = {
+        "collection": info.collection_id,
+        "began": removal.began,
+        "within": removal.sync.within,
+    }
     yield from fetch(_STAGE)
     # What was refused is not gone from its source: what is stored of it stays.
     seen = chain(supply.seen, supply.refused)
@@ -79,7 +90,7 @@ def find_gone(info: CollectionInfo, supply: Supply, sync: Sync, began: datetime)
     )
 
 
-def remove(info: CollectionInfo, supply: Supply, sync: Sync, began: datetime) -> Script[int]:
+def remove(info: CollectionInfo, supply: Supply, removal: Removal) -> Script[int]:
     """Delete what the source no longer has; return how many documents.
 
     Raises:
@@ -88,8 +99,8 @@ def remove(info: CollectionInfo, supply: Supply, sync: Sync, began: datetime) ->
     """
 
     def delete() -> Script[int]:
-        gone = yield from find_gone(info, supply, sync, began)
-        check(gone, supply, sync)
+        gone = yield from find_gone(info, supply, removal)
+        check(gone, supply, removal.sync)
         for first in range(0, len(gone.ids), AT_ONCE):
             yield from delete_by_id(info, gone.ids[first : first + AT_ONCE])
         return len(gone.ids)
@@ -98,20 +109,11 @@ def remove(info: CollectionInfo, supply: Supply, sync: Sync, began: datetime) ->
 
 
 def delete_by_id(info: CollectionInfo, ids: Sequence[UUID]) -> Script[int]:
-    """Delete documents with all that belongs to them, inside a transaction; return how many there were."""
-    # In the order of their ids, as every writer: two at once wait for each other, and do not deadlock.
-    locked = yield from fetch(
-        "SELECT document_id FROM pgseek.documents WHERE collection_id = %s AND document_id = ANY (%s)"
-        " ORDER BY document_id FOR UPDATE",
-        [info.collection_id, list(ids)],
+    """Delete documents with all that belongs to them; return how many there were."""
+    row = yield from fetch_one(
+        "SELECT pgseek.delete_by_id(%s, %s) AS documents", [info.collection_id, list(ids)]
     )
-    key = [info.collection_id, [row["document_id"] for row in locked]]
-    yield from fetch("DELETE FROM pgseek.documents WHERE collection_id = %s AND document_id = ANY (%s)", key)
-    yield from fetch("SELECT pgseek.delete_embeddings(%s, %s)", key)
-    yield from fetch(
-        "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)", key
-    )
-    return len(locked)
+    return int(row["documents"]) if row else 0
 
 
 def check(gone: Gone, supply: Supply, sync: Sync) -> None:

@@ -44,6 +44,7 @@ FUNCTIONS = (
     "stand_ins",
     "put_documents",
     "put_document",
+    "delete_by_id",
     "delete_documents",
     "delete_document",
     "follow_rows",

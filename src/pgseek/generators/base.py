@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -19,6 +19,8 @@ GeneratedKind = Literal["question", "summary"]
 
 # What is stored of a text that was written, in characters: a question is a line, a summary a paragraph.
 LONGEST_TEXT = 2000
+# Tokens that it has as a rule.
+USUAL: Mapping[GeneratedKind, int] = {"question": 20, "summary": 80}
 # A generator that refuses so many requests and has answered none does not mean the texts.
 REFUSES_ALL = 5
 
@@ -117,14 +119,14 @@ def generate_many(
                     answered, refused = answered + (arrival.refused is None), refused + bool(arrival.refused)
                     if refused >= REFUSES_ALL and not answered:
                         error = error or GeneratorError(
-                            f"{_name(generator)} refuses whatever it is asked: {arrival.refused}"
+                            f"{name_of(generator)} refuses whatever it is asked: {arrival.refused}"
                         )
                     arrived.put(arrival)
         except BaseException:
             stop.set()
             raise
     if error is None and stop.is_set() and next(left, None) is not None:
-        error = GeneratorError(f"{_name(generator)}: stopped before all was written")
+        error = GeneratorError(f"{name_of(generator)}: stopped before all was written")
     return error
 
 
@@ -136,13 +138,13 @@ def _write(
             texts = generator.write(request, spending, stop)
         else:
             texts = generator.generate(request.kind, request.text, request.title, request.count)
-        return Arrival(place, cleaned(texts, request, _name(generator)))
+        return Arrival(place, cleaned(texts, request, name_of(generator)))
     except Refused as error:
         return Arrival(place, refused=str(error))
     except (PgseekError, Stopped):
         raise
     except Exception as error:
-        raise GeneratorError(f"{_name(generator)} failed: {error}") from error
+        raise GeneratorError(f"{name_of(generator)} failed: {error}") from error
 
 
 def cleaned(texts: Iterable[str], request: Request, name: str) -> tuple[str, ...]:
@@ -163,5 +165,6 @@ def cleaned(texts: Iterable[str], request: Request, name: str) -> tuple[str, ...
     return tuple(made)[: request.count]
 
 
-def _name(generator: TextGenerator) -> str:
+def name_of(generator: TextGenerator) -> str:
+    """Return what messages call a generator."""
     return str(getattr(generator, "model_id", generator.identity))

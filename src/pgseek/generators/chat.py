@@ -15,7 +15,7 @@ from pgseek.embedders.openai import failure, without_user
 from pgseek.embedders.remote import TOKENS_PER_BYTE
 from pgseek.embedders.service import Refused, Service, Transient
 from pgseek.errors import CostLimitReached, EmbedderError, GeneratorError, InvalidInput, MissingExtra
-from pgseek.generators.base import GeneratedKind, Request
+from pgseek.generators.base import USUAL, GeneratedKind, Request
 from pgseek.generators.prices import find_price
 
 # Of an account that has paid once (https://platform.openai.com/docs/guides/rate-limits).
@@ -32,8 +32,7 @@ PROMPTS: Mapping[GeneratedKind, str] = {
         "language. Write nothing else."
     ),
 }
-# Tokens: what an answer has as a rule, and at most.
-USUAL = {"question": 20, "summary": 80}
+# Tokens that an answer has at most.
 MOST = {"question": 80, "summary": 400}
 # What models put before a line though they were told not to.
 BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.):])\s*")
