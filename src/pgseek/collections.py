@@ -47,7 +47,11 @@ SELECT c.collection_id, c.name, c.language, c.settings,
   JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id
 """
 
-_LANGUAGES = """
+# Tables that name collections and are not emptied with them.
+WITHOUT_FOREIGN_KEY = ("ingest_queue", "term_statistics", "rare_lexemes")
+
+# The names of the server's text-search configurations, as they are stored.
+LANGUAGES = """
 SELECT CASE n.nspname WHEN 'pg_catalog' THEN quote_ident(c.cfgname)
             ELSE quote_ident(n.nspname) || '.' || quote_ident(c.cfgname) END AS name
   FROM pg_catalog.pg_ts_config c JOIN pg_catalog.pg_namespace n ON n.oid = c.cfgnamespace
@@ -357,13 +361,11 @@ def drop(name: str) -> Script[None]:
         for space in spaces:
             table = Identifier("pgseek", f"embeddings_{space['space_id']}")
             yield from fetch(SQL("DROP TABLE IF EXISTS {}").format(table))
-        for statement in (
-            "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s",
-            "DELETE FROM pgseek.term_statistics WHERE collection_id = %s",
-            "DELETE FROM pgseek.rare_lexemes WHERE collection_id = %s",
-            "DELETE FROM pgseek.collections WHERE collection_id = %s",
-        ):
-            yield from fetch(statement, [row["collection_id"]])
+        for holder in (*WITHOUT_FOREIGN_KEY, "collections"):
+            table = Identifier("pgseek", holder)
+            yield from fetch(
+                SQL("DELETE FROM {} WHERE collection_id = %s").format(table), [row["collection_id"]]
+            )
         return True
 
     if not (yield from transact(write)):
@@ -405,7 +407,7 @@ class Languages:
 
 def languages() -> Script[Languages]:
     """Return the server's text-search configurations."""
-    rows = yield from fetch(_LANGUAGES)
+    rows = yield from fetch(LANGUAGES)
     return Languages([row["name"] for row in rows])
 
 

@@ -14,8 +14,6 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
-import psycopg
-
 from pgseek import embedding, queue
 from pgseek.embedders.base import PROBE, Embedder
 from pgseek.embedders.limits import Spending
@@ -27,15 +25,13 @@ from pgseek.loading import settle
 from pgseek.prepare import Prepared
 from pgseek.steps import Await, Done, Script, advance, close, start_embedding, transact, wait_for
 from pgseek.types import CachePolicy, CollectionInfo, IngestReport, QueuePolicy, Rejection
-from pgseek.writing import EmbeddedChunk, replace_chunks
+from pgseek.writing import EmbeddedChunk, replace_chunks, unfit
 
 T = TypeVar("T")
 
 BATCH_SIZE = 200
 # Bytes of text that are read and embedded together.
 BATCH_BYTES = 8_000_000
-# What the server says of a document that it cannot hold.
-UNFIT = (psycopg.errors.ProgramLimitExceeded, psycopg.DataError)
 
 
 @dataclass(slots=True)
@@ -157,9 +153,10 @@ def _attempt(
         yield from embedding.guarded(run, [pending], embedding.finish(run, pending))
         yield from _store(run, worker, policy, pending, tally)
     except DatabaseError as error:
-        if not isinstance(error.__cause__, UNFIT):
+        cause = unfit(error)
+        if cause is None:
             raise
-        reason, final = f"the server cannot hold it: {error}", True
+        reason, final = cause, True
     except EmbedderError as error:
         if not (yield from _works(run)):
             raise
@@ -201,7 +198,6 @@ def _store(run: Embedding, worker: str, policy: QueuePolicy, pending: Pending, t
         wanted = yield from queue.lock(info, pending.documents)
         ready = {d.document_id: d for d in pending.documents if d.document_id in wanted & embedded.keys()}
         yield from replace_chunks(info, ready, embedded)
-        yield from queue.complete(info, list(ready))
         return {i: embedded[i] for i in ready}
 
     written = yield from transact(write)

@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from psycopg.sql import SQL
 
 from pgseek import cache, embedding, syncing
@@ -29,7 +28,7 @@ from pgseek.embedding import Embedding, Pending
 from pgseek.errors import DatabaseError, DocumentRejected, InvalidInput, PgseekError
 from pgseek.generators.base import TextGenerator
 from pgseek.loading import Load, settle
-from pgseek.prepare import BATCH_SIZE, Prepared, Source, Supply
+from pgseek.prepare import BATCH_SIZE, Prepared, Source, Supply, check_batch_size
 from pgseek.steps import Running, Script, fetch, join, start, transact
 from pgseek.types import (
     INDEXES,
@@ -41,7 +40,7 @@ from pgseek.types import (
     Rejection,
     Stage,
 )
-from pgseek.writing import EmbeddedChunk, write_batch
+from pgseek.writing import EmbeddedChunk, unfit, write_batch
 
 Progress = Callable[[IngestReport], None]
 # Called with each document that was refused, and the record it came from, None if there is none.
@@ -106,22 +105,22 @@ class Tally:
 
     def report(self, stage: Stage = "done") -> IngestReport:
         return IngestReport(
-            self.new,
-            self.changed,
-            self.metadata_changed,
-            self.unchanged,
-            tuple(self.rejected),
-            self.chunks,
-            self.embedded,
-            self.cached,
-            time.perf_counter() - self.started,
-            self.spending.tokens,
-            self.spending.cost,
-            self.read,
-            self.removed,
-            stage,
-            self.reused,
-            self.generated,
+            new=self.new,
+            changed=self.changed,
+            metadata_changed=self.metadata_changed,
+            unchanged=self.unchanged,
+            rejected=tuple(self.rejected),
+            chunks=self.chunks,
+            embedded=self.embedded,
+            cached=self.cached,
+            seconds=time.perf_counter() - self.started,
+            tokens=self.spending.tokens,
+            cost=self.spending.cost,
+            read=self.read,
+            removed=self.removed,
+            stage=stage,
+            reused=self.reused,
+            generated=self.generated,
         )
 
     def reject(self, rejection: Rejection, record: object = None) -> None:
@@ -160,7 +159,7 @@ class Tally:
 class Written:
     """What became of a batch: counts by their name in the report, and what the server could not hold."""
 
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
     rejected: list[tuple[Rejection, Prepared]] = field(default_factory=list)
 
 
@@ -289,8 +288,7 @@ def _with_its_error(supply: Supply) -> Iterator[list[Prepared] | Exception]:
 
 def check_source(documents: object, batch_size: object) -> None:
     """Raise `InvalidInput` unless ``documents`` are several, and batches of a size that fits."""
-    if not isinstance(batch_size, int) or not 1 <= batch_size <= 10_000:
-        raise InvalidInput(f"batch_size is {batch_size!r}, but must be from 1 to 10,000")
+    check_batch_size(batch_size)
     if isinstance(documents, str | bytes | Mapping | Document):
         raise InvalidInput(
             f"ingest takes a list or other iterable of documents, not one {type(documents).__name__}"
@@ -335,18 +333,14 @@ def _store(
     """Write documents in one transaction; one that the server cannot hold is found and rejected."""
     if not content and not metadata:
         return written
-
-    def write() -> Script[dict[str, int]]:
-        return (yield from write_batch(info, content, metadata, embedded))
-
     try:
-        counts = yield from transact(write)
+        counts = yield from transact(partial(write_batch, info, content, metadata, embedded))
     except DatabaseError as error:
-        if not isinstance(error.__cause__, psycopg.errors.ProgramLimitExceeded | psycopg.DataError):
+        reason = unfit(error)
+        if reason is None:
             raise
         if len(content) + len(metadata) == 1:
             (culprit,) = [*content, *metadata]
-            reason = f"the server cannot hold it: {error}"
             rejection = Rejection(culprit.position, culprit.external_id, reason, culprit.source)
             written.rejected.append((rejection, culprit))
             return written
@@ -354,8 +348,7 @@ def _store(
         yield from _store(info, content[:middle], metadata[:half] if not content else [], embedded, written)
         yield from _store(info, content[middle:], metadata if content else metadata[half:], embedded, written)
         return written
-    for name, number in counts.items():
-        written.counts[name] = written.counts.get(name, 0) + number
+    written.counts.update(counts)
     return written
 
 

@@ -12,13 +12,13 @@ from uuid import UUID
 from pgseek.chunking import check_format
 from pgseek.collections import Languages
 from pgseek.errors import InvalidInput
-from pgseek.types import Document, Located, Rejection
+from pgseek.types import DOCUMENT_FIELDS, Document, Located, Rejection
 
 Source = Document | Mapping[str, Any] | Located | Rejection
 # Called with each document that is refused, and the record it came from if there is one.
 Reject = Callable[[Rejection, object], None]
-FIELDS = ("id", "text", "title", "metadata", "language", "format")
 BATCH_SIZE = 500
+MAX_BATCH = 10_000
 # A batch ends early at this many characters, so that long documents do not add up in memory.
 BATCH_CHARACTERS = 8_000_000
 # pgseek.put_documents has the same bounds.
@@ -29,8 +29,8 @@ MAX_METADATA_DEPTH = 4
 # ASCII characters without a space between them: data in base64, not words.
 MAX_WORD = 50_000
 _LONG_WORD = re.compile(rf"[!-~]{{{MAX_WORD}}}")
+_KNOWN = frozenset(DOCUMENT_FIELDS)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-_EMPTY: Mapping[str, Any] = {}
 
 
 class Prepared(NamedTuple):
@@ -61,8 +61,21 @@ def document_id(external_id: str) -> UUID:
 
 def content_hash(title: str, body: str, language: str, format: str = "") -> bytes:  # noqa: A002
     """Return the 32 bytes that answer "embed again?"; the SQL function of the same name agrees."""
-    parts = (title, body, language, format) if format else (title, body, language)
-    return hashlib.sha256(b"".join([hashlib.sha256(p.encode()).digest() for p in parts])).digest()
+    return _hash_of(title.encode(), body.encode(), language.encode(), format.encode())
+
+
+def _hash_of(title: bytes, body: bytes, language: bytes, written_in: bytes) -> bytes:
+    sha256 = hashlib.sha256
+    parts = [sha256(title).digest(), sha256(body).digest(), sha256(language).digest()]
+    if written_in:
+        parts.append(sha256(written_in).digest())
+    return sha256(b"".join(parts)).digest()
+
+
+def check_batch_size(value: object) -> None:
+    """Raise `InvalidInput` unless so many documents may be taken together."""
+    if not isinstance(value, int) or not 1 <= value <= MAX_BATCH:
+        raise InvalidInput(f"batch_size is {value!r}, but must be from 1 to {MAX_BATCH:,}")
 
 
 class Supply:
@@ -156,10 +169,6 @@ def prepare(item: Source, position: int, language: str, known: Languages) -> Pre
         language = known.canonical(document.language or language)
     except InvalidInput as error:
         return Rejection(position, external_id, str(error), source)
-    sha256 = hashlib.sha256
-    parts = [sha256(title).digest(), sha256(body).digest(), sha256(language.encode()).digest()]
-    if written_in:
-        parts.append(sha256(written_in).digest())
     return Prepared(
         position,
         source,
@@ -169,8 +178,7 @@ def prepare(item: Source, position: int, language: str, known: Languages) -> Pre
         document.text,
         language,
         metadata,
-        # As content_hash(), of the bytes that are at hand.
-        sha256(b"".join(parts)).digest(),
+        _hash_of(title, body, language.encode(), written_in),
         document.format,
     )
 
@@ -188,7 +196,7 @@ def document_from(item: object) -> Document:
         values["id"] = values.pop("_id")
     unknown = sorted(str(key) for key in values.keys() - _KNOWN)
     if unknown:
-        raise InvalidInput(f"the key {unknown[0]!r} is none of {', '.join(FIELDS)}")
+        raise InvalidInput(f"the key {unknown[0]!r} is none of {', '.join(DOCUMENT_FIELDS)}")
     if values.get("id") is None:
         raise InvalidInput("the document has no id")
     if type(values["id"]) is int:
@@ -200,9 +208,6 @@ def document_from(item: object) -> Document:
     if None in values.values():
         values = {name: value for name, value in values.items() if value is not None}
     return Document(text=values.pop("text", ""), **values)
-
-
-_KNOWN = frozenset(FIELDS)
 
 
 def _checked_text(name: str, value: object) -> bytes:

@@ -128,6 +128,13 @@ SELECT c.collection_id, extract(epoch FROM next.due_at - statement_timestamp()):
  WHERE next.due_at IS NOT NULL
 """
 
+#: Drops the rows of documents that are not there.
+FORGET_DELETED: LiteralString = """
+DELETE FROM pgseek.ingest_queue q WHERE q.collection_id = ANY (%(ids)s) AND NOT EXISTS (
+       SELECT FROM pgseek.documents d
+        WHERE d.collection_id = q.collection_id AND d.document_id = q.document_id)
+"""
+
 #: A row if a collection that is not in ``passed_over``, but is in ``names``, has work that is due.
 SOMETHING_DUE: LiteralString = """
 SELECT FROM pgseek.collections c
@@ -220,14 +227,6 @@ def lock(info: CollectionInfo, documents: Iterable[Prepared]) -> Script[set[UUID
     return same & {row["document_id"] for row in queued}
 
 
-def complete(info: CollectionInfo, ids: Sequence[UUID]) -> Script[None]:
-    """Take documents off the queue, in the transaction that `lock` began."""
-    yield from fetch(
-        "DELETE FROM pgseek.ingest_queue WHERE collection_id = %s AND document_id = ANY (%s)",
-        [info.collection_id, list(ids)],
-    )
-
-
 def fail(
     info: CollectionInfo,
     worker: str,
@@ -260,12 +259,7 @@ def fail(
 
 def forget_deleted(info: CollectionInfo) -> Script[None]:
     """Drop the rows of documents that somebody deleted without telling the queue."""
-    yield from fetch(
-        "DELETE FROM pgseek.ingest_queue q WHERE q.collection_id = %s AND NOT EXISTS (SELECT"
-        " FROM pgseek.documents d WHERE d.collection_id = q.collection_id"
-        " AND d.document_id = q.document_id)",
-        [info.collection_id],
-    )
+    yield from fetch(FORGET_DELETED, {"ids": [info.collection_id]})
 
 
 def next_due() -> Script[dict[CollectionId, float]]:

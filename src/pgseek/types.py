@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal, NewType, TypeGuard
@@ -70,6 +70,10 @@ class Document:
     metadata: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     language: str | None = None
     format: str = ""
+
+
+#: The fields of a document as a mapping.
+DOCUMENT_FIELDS = tuple(each.name for each in fields(Document))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from pgseek.errors import (
 )
 from pgseek.generators.base import TextGenerator
 from pgseek.loading import settle
+from pgseek.prepare import check_batch_size
 from pgseek.steps import Script, Stop, listen, sleep
 from pgseek.types import CachePolicy, CollectionId, CollectionInfo, QueuePolicy, SpaceId, WorkReport
 
@@ -68,8 +69,7 @@ class Job:
     notice: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.batch, int) and 1 <= self.batch <= 10_000):
-            raise InvalidInput(f"batch_size is {self.batch!r}, but must be from 1 to 10,000")
+        check_batch_size(self.batch)
         if not (isinstance(self.poll, int | float) and 0 < self.poll <= 86_400):
             raise InvalidInput(f"poll is {self.poll!r}, but must be above 0 and at most 86,400 seconds")
 

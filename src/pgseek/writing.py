@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from pgvector import HalfVector
 from psycopg.sql import SQL, Identifier
 
 from pgseek.embedders.base import Vectors
-from pgseek.errors import CollectionNotFound
+from pgseek.errors import CollectionNotFound, DatabaseError
 from pgseek.prepare import Prepared
 from pgseek.steps import Script, copy_in, fetch, fetch_one
 from pgseek.types import Chunk, CollectionInfo
@@ -94,6 +95,13 @@ class EmbeddedChunk:
     vector: Vectors
 
 
+def unfit(error: DatabaseError) -> str | None:
+    """Return why the server cannot hold what was being written, None if that is not the reason."""
+    if isinstance(error.__cause__, psycopg.errors.ProgramLimitExceeded | psycopg.DataError):
+        return f"the server cannot hold it: {error}"
+    return None
+
+
 def write_batch(
     info: CollectionInfo,
     content: Sequence[Prepared],
@@ -161,7 +169,7 @@ def replace_chunks(
     documents: Mapping[UUID, Prepared],
     embedded: Mapping[UUID, list[EmbeddedChunk]],
 ) -> Script[None]:
-    """Replace the chunks and embeddings of documents whose rows this transaction has locked."""
+    """Replace chunks and embeddings of documents that this transaction has locked, and end their waiting."""
     yield from _put_chunks(info, documents, (), list(documents), embedded)
 
 

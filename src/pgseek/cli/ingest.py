@@ -127,7 +127,7 @@ def ingest(
         if dry_run:
             plan = into.plan(sources, sync=syncing)
             if as_json:
-                print_event("plan", {**_fields(plan), "documents": plan.documents})
+                print_event("plan", plan, documents=plan.documents)
             else:
                 print_plan(plan)
             _tell_skipped(sources)
@@ -150,7 +150,7 @@ def ingest(
                     complain(f"stopped: {progress.last.documents:,} documents are done, each of them whole")
                 raise
     if as_json:
-        print_event("done", {**_fields(report), "documents": report.documents})
+        print_event("done", report, documents=report.documents)
     else:
         print_report(report)
     _tell_skipped(sources)
@@ -181,10 +181,6 @@ def _tell_skipped(sources: object) -> None:
     if isinstance(sources, Files) and sources.skipped:
         endings = ", ".join(f"{ending or 'none'} {n:,}" for ending, n in sources.skipped.most_common(8))
         err.print(f"skipped {sources.skipped.total():,} files by their endings: {escape(endings)}")
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 @contextlib.contextmanager

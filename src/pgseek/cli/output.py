@@ -34,9 +34,9 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False, indent=2, default=str) + "\n")
 
 
-def print_event(event: str, value: Any) -> None:
-    """Print one line of JSON, at once: its key ``event`` says what it is."""
-    plain = {"event": event, **_plain(value)}
+def print_event(event: str, value: Any, **more: Any) -> None:
+    """Print a value and ``more`` as one line of JSON, at once: its key ``event`` says what it is."""
+    plain = {"event": event, **_plain(value), **more}
     sys.stdout.write(json.dumps(plain, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
 

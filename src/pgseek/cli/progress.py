@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any
 
 from rich.progress import (
     BarColumn,
@@ -84,7 +83,7 @@ class IngestProgress:
         now = time.monotonic()
         if self._as_json and (another or now - self._shown >= EVENT_EVERY):
             self._shown = now
-            print_event("progress", self._event(report))
+            print_event("progress", report, rejected=len(report.rejected), total=self._total)
         elif self._lines and ((another and report.seconds >= LINE_EVERY) or now - self._shown >= LINE_EVERY):
             self._shown = now
             line = rates(report) if report.stage == "storing" else _DOING[report.stage]
@@ -96,14 +95,6 @@ class IngestProgress:
             rates=rates(report),
             total=self._total,
         )
-
-    def _event(self, report: IngestReport) -> dict[str, Any]:
-        counts = {
-            name: getattr(report, name)
-            for name in report.__dataclass_fields__
-            if name not in {"rejected", "stage"}
-        }
-        return {"stage": report.stage, **counts, "rejected": len(report.rejected), "total": self._total}
 
     def _left(self, report: IngestReport) -> str:
         if not self._total or not report.documents or report.stage != "storing":

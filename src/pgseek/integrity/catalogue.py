@@ -9,6 +9,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from pgseek.collections import WITHOUT_FOREIGN_KEY
 from pgseek.db.storage import Storage
 from pgseek.indexes import CODES, INDEX_FROM
 from pgseek.integrity.report import EXAMPLES, Finding
@@ -56,9 +57,6 @@ SELECT FROM pg_stat_activity
    AND (state <> 'idle' OR state_change > clock_timestamp() - interval '30 seconds')
    AND query ~ '^(COMMIT|COPY|CREATE|DELETE|DROP|INSERT|UPDATE)'
 """
-
-# Tables without a foreign key to collections: dropping one deletes their rows, and a kill in between none.
-LEFTOVER_TABLES = ("term_statistics", "rare_lexemes", "ingest_queue")
 
 _STATISTICS = """
 SELECT c.collection_id, c.name, s.collection_id IS NOT NULL AS there, s.chunks AS of_chunks,
@@ -170,7 +168,7 @@ def database(connection: Connection) -> Iterator[Finding]:
     if stray:
         mend = "; ".join(f"DROP TABLE pgseek.{name}" for name in stray)
         yield _several("table_stray", stray, "tables of vectors that belong to no embedding space", mend)
-    for table in LEFTOVER_TABLES:
+    for table in WITHOUT_FOREIGN_KEY:
         rows = connection.execute(
             SQL(
                 "SELECT t.collection_id AS id, count(*) AS rows FROM pgseek.{} t WHERE NOT EXISTS"

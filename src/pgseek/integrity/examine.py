@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composed
 
+from pgseek.collections import LANGUAGES
 from pgseek.config import Settings
 from pgseek.db.connection import check_schema, check_server, connect, server_state, translate
 from pgseek.db.session import resolve_dsn
@@ -27,12 +28,6 @@ SELECT collection_id, count(*) AS count,
   FROM (SELECT broken.*, row_number() OVER (PARTITION BY collection_id ORDER BY example COLLATE "C") AS place
           FROM ({broken}) AS broken) AS placed
  GROUP BY collection_id
-"""
-
-_LANGUAGES = """
-SELECT array_agg(CASE n.nspname WHEN 'pg_catalog' THEN quote_ident(c.cfgname)
-                      ELSE quote_ident(n.nspname) || '.' || quote_ident(c.cfgname) END) AS names
-  FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace
 """
 
 _COUNTS = """
@@ -155,8 +150,8 @@ def statements(
     connection: Connection, ids: Sequence[int], spaces: Sequence[Space]
 ) -> Iterator[tuple[Rule, Composed, Mapping[str, Any], Sequence[int]]]:
     """Yield each rule with the statement that finds what breaks it, its parameters, and the collections."""
-    (languages,) = connection.execute(_LANGUAGES).fetchall()
-    of_all = {"ids": list(ids), "languages": languages["names"]}
+    languages = [row["name"] for row in connection.execute(LANGUAGES)]
+    of_all = {"ids": list(ids), "languages": languages}
     for rule in (*DOCUMENTS, *CHUNKS, *QUEUE):
         yield rule, SQL(rule.broken).format(), of_all, ids
     for space in spaces:

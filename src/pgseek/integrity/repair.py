@@ -9,14 +9,16 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
+from pgseek.collections import WITHOUT_FOREIGN_KEY
 from pgseek.config import Settings
 from pgseek.db.connection import connect, translate
 from pgseek.db.session import CONFLICTS, resolve_dsn
 from pgseek.integrity import catalogue
-from pgseek.integrity.catalogue import LEFTOVER_TABLES, Connection
+from pgseek.integrity.catalogue import Connection
 from pgseek.integrity.checks import ANALYZED, MISREAD
 from pgseek.integrity.examine import checked_schema, prepare, statements
 from pgseek.integrity.report import Examination, Repaired
+from pgseek.queue import FORGET_DELETED
 from pgseek.steps import ATTEMPTS
 
 # What was found is looked for again: it may be gone, and rows of others must not be lost.
@@ -45,11 +47,6 @@ _ORPHANS = """
 DELETE FROM {table} e WHERE e.collection_id <> %(of)s
     OR NOT EXISTS (SELECT FROM pgseek.chunks c WHERE c.collection_id = e.collection_id
                       AND c.document_id = e.document_id AND c.ordinal = e.ordinal)
-"""
-_QUEUED_WITHOUT_DOCUMENT = """
-DELETE FROM pgseek.ingest_queue q WHERE q.collection_id = ANY (%(ids)s) AND NOT EXISTS (
-       SELECT FROM pgseek.documents d
-        WHERE d.collection_id = q.collection_id AND d.document_id = q.document_id)
 """
 _LEFTOVER = """
 DELETE FROM pgseek.{table} t WHERE NOT EXISTS (
@@ -105,7 +102,7 @@ class _Repair:
                 (of,) = (space.table for space in spaces if space.space_id == parameters["space"])
                 self.deleted += self._transact(parameters, SQL(_ORPHANS).format(table=of))
             elif rule.key == "queued_without_document":
-                self.deleted += self._transact(parameters, SQL(_QUEUED_WITHOUT_DOCUMENT).format())
+                self.deleted += self._transact(parameters, SQL(FORGET_DELETED).format())
             elif rule.rebuild:
                 for i in ids:
                     one = {**parameters, "ids": [i]}
@@ -115,7 +112,7 @@ class _Repair:
                     count = self._transact(one, *steps, count_first=True)
                     if count:
                         self.queued[self.by_id[i]] = self.queued.get(self.by_id[i], 0) + count
-        for table in LEFTOVER_TABLES:
+        for table in WITHOUT_FOREIGN_KEY:
             if f"leftover_{table}" in self.keys:
                 self.deleted += self._transact({}, SQL(_LEFTOVER).format(table=Identifier(table)))
         return Repaired(self.deleted, self.corrected, self.queued)

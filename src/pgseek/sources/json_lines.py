@@ -9,9 +9,9 @@ from typing import IO, Any
 from pgseek.errors import InvalidInput
 from pgseek.sources.columns import Columns, Layout, json_reason, layout
 from pgseek.sources.values import not_utf8
-from pgseek.types import Located, Rejection
+from pgseek.types import DOCUMENT_FIELDS, Located, Rejection
 
-_FIELDS = ("id", "_id", "text", "title", "metadata", "language", "format")
+_FIELDS = ("_id", *DOCUMENT_FIELDS)
 # Bytes: a file without line ends is not read into memory whole.
 MAX_LINE = 256 * 2**20
 
