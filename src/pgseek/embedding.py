@@ -276,6 +276,9 @@ def finish(run: Embedding, pending: Pending) -> Script[None]:
         yield from _ask(run, pending, missing)
         yield from keep(run, pending, strict=True)
         if missing and not pending.asked:
+            if pending.after is not None:
+                # That worker may be waiting for what we asked for since: two would wait for each other.
+                yield from keep(run, pending.after, strict=True)
             yield from sleep(pause)
             pause = min(pause * 1.5, LONGEST_WAIT)
 

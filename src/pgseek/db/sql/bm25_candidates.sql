@@ -223,9 +223,11 @@ BEGIN
                 END LOOP;
                 i := i + 1;
             END IF;
-            -- Past the budget, what was found is the answer; an empty one is worth some more time.
-            IF foretold * pace > (CASE WHEN found > 0 THEN budget ELSE 5 * budget + 5 END)
-                    - extract(epoch FROM clock_timestamp() - started) * 1000 THEN
+            -- Past the budget, what was found is the answer; an empty one is worth some more time, and a short scan
+            -- always: on a busy machine the time may be over before the first.
+            -- The case stands in brackets, or its THEN would end the condition.
+            IF (CASE WHEN found > 0 THEN foretold * pace > budget - extract(epoch FROM clock_timestamp() - started) * 1000
+                ELSE foretold > greatest(5 * budget + 5 - extract(epoch FROM clock_timestamp() - started) * 1000, 5) END) THEN
                 cut := true;
                 EXIT rounds;
             END IF;
