@@ -60,7 +60,7 @@ def main() -> None:
                         [" | ".join(query.split())],
                     ),
                     "pgseek.search": (
-                        "SELECT * FROM pgseek.search('docs', %s, query_embedding => %s::vector)",
+                        "SELECT * FROM pgseek.search('docs', %s, query_embedding => %s::vector, space_id => 1)",
                         [query, vector],
                     ),
                 }

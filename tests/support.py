@@ -10,7 +10,7 @@ import numpy as np
 
 from pgseek import EmbedderIdentity
 from pgseek.db.connection import connect
-from pgseek.embedders.base import PROBE
+from pgseek.embedders.base import PROBES
 
 
 class CountingEmbedder:
@@ -29,12 +29,13 @@ class CountingEmbedder:
         self.given = given or {}
 
     def embed_documents(self, texts: Sequence[str]) -> Any:
-        self.documents += [text for text in texts if text != PROBE]
+        self.documents += [text for text in texts if text not in PROBES]
         rows = [self._vector(text) for text in texts]
         return np.array(rows, dtype=np.float32).reshape(len(texts), self.identity.dimensions)
 
     def embed_query(self, text: str) -> Any:
-        self.queries.append(text)
+        if text not in PROBES:
+            self.queries.append(text)
         return np.asarray(self._vector(text), dtype=np.float32)
 
     def _vector(self, text: str) -> Any:

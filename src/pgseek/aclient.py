@@ -27,6 +27,7 @@ from pgseek import cache as cache_scripts
 from pgseek import collections as collection_scripts
 from pgseek import documents as document_scripts
 from pgseek import drain as drain_scripts
+from pgseek import embedding as embedding_scripts
 from pgseek import ingest as ingest_scripts
 from pgseek import plan as plan_scripts
 from pgseek import queue as queue_scripts
@@ -37,7 +38,8 @@ from pgseek.db.connection import translate
 from pgseek.db.limits import shared_connection, shared_limiter
 from pgseek.db.session import CONFLICTS, Session
 from pgseek.embedders.base import Embedder, checked_query
-from pgseek.errors import PgseekError
+from pgseek.embedders.limits import Spending
+from pgseek.errors import CollectionNotFound, PgseekError, SpaceMismatch
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
 from pgseek.prepare import BATCH_SIZE
@@ -85,6 +87,7 @@ from pgseek.types import (
     Syntax,
     WorkReport,
 )
+from pgseek.vectors import Metric, Storage, VectorIndex
 
 T = TypeVar("T")
 log = logging.getLogger("pgseek")
@@ -136,45 +139,56 @@ class AsyncClient:
         language: str = "english",
         exist_ok: bool = False,
         generator: TextGenerator | str | None = None,
+        metric: Metric = "cosine",
+        storage: Storage | None = None,
+        index: VectorIndex | Mapping[str, Any] | str | None = None,
         **settings: Any,
     ) -> AsyncCollection:
         """Create a collection and its embedding space.
 
         ``embedder`` is a string such as ``wordllama`` (the default), ``openai:text-embedding-3-small``
         or ``sentence-transformers:NAME``, or an object with the embedder protocol. ``language`` is a
-        text-search configuration. ``settings``: fusion, alpha, normalization, lexical, candidates,
-        chunk_size and chunk_overlap (characters), k1, b, title_weight, and long_texts, what becomes of
-        a chunk that the model does not read whole: 'average' its parts' vectors, 'chunk' it, 'refuse'
-        its document or 'truncate' it. What is searched: heading_context (True: headings are read before
-        the chunks under them), section_size (characters of text to read around a chunk; 0 for none),
-        document_vectors (False; a vector for each whole document), questions (0..20 for each chunk) and
-        summaries (False), written by ``generator``: a string such as 'openai:gpt-4.1-mini', or an object
-        such as `CallableGenerator`. collapse is whether a search gives each document once; by default where
-        more than chunks is searched. With ``exist_ok`` an existing collection is opened, provided its
-        embedder is the same.
+        text-search configuration. ``metric`` is 'cosine', 'inner_product', 'l2' or 'l1'; ``storage`` 'vector'
+        or 'halfvec' (half the size; default: from 2,001 dimensions on); ``index`` a `VectorIndex` or a string
+        such as 'hnsw,m=32', 'ivfflat', 'binary', 'prefix=256' or 'none'. ``settings``: fusion, alpha,
+        normalization, lexical, candidates, chunk_size and chunk_overlap (characters), k1, b, title_weight,
+        and long_texts, what becomes of a chunk that the model does not read whole: 'average' its parts'
+        vectors, 'chunk' it, 'refuse' its document or 'truncate' it. What is searched: heading_context (True:
+        headings are read before the chunks under them), section_size (characters of text to read around a
+        chunk; 0 for none), document_vectors (False; a vector for each whole document), questions (0..20 for
+        each chunk) and summaries (False), written by ``generator``: a string such as 'openai:gpt-4.1-mini',
+        or an object such as `CallableGenerator`. collapse is whether a search gives each document once; by
+        default where more than chunks is searched. With ``exist_ok`` an existing collection is opened,
+        provided its embedder is the same.
 
         Raises:
             InvalidInput, CollectionExists, SpaceMismatch.
         """
         chosen = self._settings.embedder if embedder is None else embedder
         info, found = await self._run(
-            collection_scripts.create(name, chosen, dimensions, language, settings, exist_ok, generator)
+            collection_scripts.create(
+                name, chosen, dimensions, language, settings, exist_ok, generator, metric, storage, index
+            )
         )
-        return AsyncCollection(self, info, found, None if isinstance(generator, str) else generator)
+        return AsyncCollection(self, info, (found,), None if isinstance(generator, str) else generator)
 
     async def collection(
-        self, name: str, *, embedder: Embedder | None = None, generator: TextGenerator | None = None
+        self,
+        name: str,
+        *,
+        embedder: Embedder | Sequence[Embedder] | None = None,
+        generator: TextGenerator | None = None,
     ) -> AsyncCollection:
         """Open a collection. ``embedder`` and ``generator`` are needed only where it was made with objects.
 
+        While a collection changes from one such embedder to another, both may be given.
+
         Raises:
             CollectionNotFound: with the nearest name.
-            SpaceMismatch: the embedder is not the collection's.
+            SpaceMismatch: the embedder, or none of several, is the collection's.
         """
         info = await self._run(collection_scripts.find(name))
-        if embedder is not None:
-            collection_scripts.matching_embedder(info, embedder)
-        return AsyncCollection(self, info, embedder, generator)
+        return AsyncCollection(self, info, collection_scripts.given_embedders(info, embedder), generator)
 
     async def list_collections(self) -> list[CollectionInfo]:
         """Return all collections by name, without counts."""
@@ -220,7 +234,7 @@ class AsyncClient:
         self,
         collections: Sequence[str] | None = None,
         *,
-        embedders: Mapping[str, Embedder] | None = None,
+        embedders: Mapping[str, Embedder | Sequence[Embedder]] | None = None,
         generators: Mapping[str, TextGenerator] | None = None,
         once: bool = False,
         batch_size: int = drain_scripts.BATCH_SIZE,
@@ -233,11 +247,11 @@ class AsyncClient:
         """Embed what SQL writers store, as it comes, until ``stop`` is set; return what was done in all.
 
         Serves the named collections, or all that there are and will be. ``embedders`` holds, by collection,
-        the object of each that was made with one, and ``generators`` likewise; a collection for which one
-        cannot be had is passed over and ``notice`` is called with the reason, as for all that goes wrong
-        and is tried again. ``once`` ends the work when nothing is due. ``progress`` is called after each
-        batch. ``poll`` is after how many seconds the worker looks by itself; a writer wakes it earlier. Any
-        number may work at once. A `threading.Event` is a ``stop``: the batch in hand is finished first.
+        the object, or objects, of each that was made with one, and ``generators`` likewise; a collection for
+        which one cannot be had is passed over and ``notice`` is called with the reason, as for all that goes
+        wrong and is tried again. ``once`` ends the work when nothing is due. ``progress`` is called after
+        each batch. ``poll`` is after how many seconds the worker looks by itself; a writer wakes it earlier.
+        Any number may work at once. A `threading.Event` is a ``stop``: the batch in hand is finished first.
 
         Raises:
             InvalidInput, CollectionNotFound: an argument is wrong.
@@ -350,12 +364,13 @@ class AsyncCollection:
         self,
         client: AsyncClient,
         info: CollectionInfo,
-        embedder: Embedder | None,
+        embedders: tuple[Embedder, ...],
         generator: TextGenerator | None = None,
     ) -> None:
         self._client = client
         self._info = info
-        self._embedder = embedder
+        self._given = embedders
+        self._embedder: Embedder | None = None
         self._generator = generator
         self._lock = asyncio.Lock()
 
@@ -414,7 +429,9 @@ class AsyncCollection:
             _sync(sync, max_removed),
             indexes,
             await self._own_generator(),
+            self._given,
         )
+        await self._renew()
         return await self._client._run(
             ingest_scripts.ingest(self._info, await self._own_embedder(), documents, options)
         )
@@ -452,6 +469,10 @@ class AsyncCollection:
         typos: bool = True,
         budget: float = 50.0,
         collapse: bool | None = None,
+        space: int | None = None,
+        ef_search: int | None = None,
+        probes: int | None = None,
+        rerank: int | None = None,
     ) -> list[Hit]:
         """Return the best ``k`` chunks, best first; ties by document id, then ordinal.
 
@@ -461,7 +482,8 @@ class AsyncCollection:
         'web' reads "phrases", +required, -excluded and prefix*; 'plain' takes every sign for text.
         ``typos`` corrects words that no document has. ``budget`` is in milliseconds: past them BM25
         answers in its approximate form, and the hits say so in ``degraded``. With ``collapse`` each
-        document appears once, with the best of its rows.
+        document appears once, with the best of its rows. ``space`` searches another embedding space than the
+        active one, which must be ready. ``ef_search``, ``probes`` and ``rerank``: see `Search`.
 
         Raises:
             InvalidInput, DimensionMismatch, EmbedderError, CollectionNotFound, DatabaseError.
@@ -482,14 +504,26 @@ class AsyncCollection:
             typos,
             budget,
             collapse,
+            space,
+            ef_search,
+            probes,
+            rerank,
         )
+        try:
+            return await self._search(request, query_embedding)
+        except (SpaceMismatch, CollectionNotFound):
+            # The collection may have changed to another model since it was opened.
+            if query_embedding is not None or not await self._renew():
+                raise
+        return await self._search(request, None)
+
+    async def _search(self, request: Search, query_embedding: Sequence[float] | None) -> list[Hit]:
         if query_embedding is not None:
-            vector = search_scripts.given_embedding(self._info, query_embedding)
-            return await self._client._run(search_scripts.search_with(self._info, request, vector))
+            return await self._client._run(search_scripts.search_given(self._info, request, query_embedding))
         policy = self._client._settings.cache_policy()
-        return await self._client._run(
-            search_scripts.search(self._info, await self._own_embedder(), request, policy)
-        )
+        embedder = await self._own_embedder()
+        run = embedding_scripts.Embedding(self._info, embedder, policy, Spending(), None, self._given)
+        return await self._client._run(search_scripts.search(run, request))
 
     async def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
         """Return a document, None if there is no such id."""
@@ -514,6 +548,7 @@ class AsyncCollection:
         Raises:
             EmbedderError: the embedder does not work; the documents wait as before.
         """
+        await self._renew()
         worker = queue_scripts.worker_name()
         script = drain_scripts.drain(
             self._info,
@@ -523,6 +558,7 @@ class AsyncCollection:
             policy or QueuePolicy(),
             progress,
             await self._own_generator(),
+            self._given,
         )
         return await self._client._serve(worker, script)
 
@@ -538,11 +574,10 @@ class AsyncCollection:
         notice: Callable[[str], None] = log.warning,
     ) -> WorkReport:
         """Do as `AsyncClient.work` for this collection, with its own embedder."""
-        embedder = await self._own_embedder()
         generator = await self._own_generator()
         return await self._client.work(
             [self.name],
-            embedders={self.name: embedder},
+            embedders={self.name: self._given},
             generators={} if generator is None else {self.name: generator},
             once=once,
             batch_size=batch_size,
@@ -574,12 +609,18 @@ class AsyncCollection:
         """
         return await self._client._run(collection_scripts.refresh_statistics(self._info, reweigh))
 
+    async def _renew(self) -> bool:
+        """Look at the collection as it stands now; return whether it is searched by another space."""
+        before, self._info = self._info, await self._client._run(collection_scripts.find_again(self._info))
+        return self._info.space_id != before.space_id
+
     async def _own_embedder(self) -> Embedder:
         # Loading a model may take seconds: searches that begin together wait for one load.
         async with self._lock:
-            if self._embedder is None:
+            if self._embedder is None or self._embedder.identity != self._info.identity:
+                given = collection_scripts.own_embedder(self._info, self._given)
                 self._embedder = await asyncio.to_thread(
-                    collection_scripts.matching_embedder, self._info, None
+                    collection_scripts.matching_embedder, self._info, given
                 )
             self._client._share_limits(self._embedder)
             return self._embedder

@@ -26,6 +26,7 @@ from pgseek import cache as cache_scripts
 from pgseek import collections as collection_scripts
 from pgseek import documents as document_scripts
 from pgseek import drain as drain_scripts
+from pgseek import embedding as embedding_scripts
 from pgseek import ingest as ingest_scripts
 from pgseek import plan as plan_scripts
 from pgseek import queue as queue_scripts
@@ -36,7 +37,8 @@ from pgseek.db.connection import translate
 from pgseek.db.limits import shared_connection, shared_limiter
 from pgseek.db.session import CONFLICTS, Session
 from pgseek.embedders.base import Embedder, checked_query
-from pgseek.errors import PgseekError
+from pgseek.embedders.limits import Spending
+from pgseek.errors import CollectionNotFound, PgseekError, SpaceMismatch
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
 from pgseek.prepare import BATCH_SIZE
@@ -84,6 +86,7 @@ from pgseek.types import (
     Syntax,
     WorkReport,
 )
+from pgseek.vectors import Metric, Storage, VectorIndex
 
 T = TypeVar("T")
 log = logging.getLogger("pgseek")
@@ -135,45 +138,56 @@ class Client:
         language: str = "english",
         exist_ok: bool = False,
         generator: TextGenerator | str | None = None,
+        metric: Metric = "cosine",
+        storage: Storage | None = None,
+        index: VectorIndex | Mapping[str, Any] | str | None = None,
         **settings: Any,
     ) -> Collection:
         """Create a collection and its embedding space.
 
         ``embedder`` is a string such as ``wordllama`` (the default), ``openai:text-embedding-3-small``
         or ``sentence-transformers:NAME``, or an object with the embedder protocol. ``language`` is a
-        text-search configuration. ``settings``: fusion, alpha, normalization, lexical, candidates,
-        chunk_size and chunk_overlap (characters), k1, b, title_weight, and long_texts, what becomes of
-        a chunk that the model does not read whole: 'average' its parts' vectors, 'chunk' it, 'refuse'
-        its document or 'truncate' it. What is searched: heading_context (True: headings are read before
-        the chunks under them), section_size (characters of text to read around a chunk; 0 for none),
-        document_vectors (False; a vector for each whole document), questions (0..20 for each chunk) and
-        summaries (False), written by ``generator``: a string such as 'openai:gpt-4.1-mini', or an object
-        such as `CallableGenerator`. collapse is whether a search gives each document once; by default where
-        more than chunks is searched. With ``exist_ok`` an existing collection is opened, provided its
-        embedder is the same.
+        text-search configuration. ``metric`` is 'cosine', 'inner_product', 'l2' or 'l1'; ``storage`` 'vector'
+        or 'halfvec' (half the size; default: from 2,001 dimensions on); ``index`` a `VectorIndex` or a string
+        such as 'hnsw,m=32', 'ivfflat', 'binary', 'prefix=256' or 'none'. ``settings``: fusion, alpha,
+        normalization, lexical, candidates, chunk_size and chunk_overlap (characters), k1, b, title_weight,
+        and long_texts, what becomes of a chunk that the model does not read whole: 'average' its parts'
+        vectors, 'chunk' it, 'refuse' its document or 'truncate' it. What is searched: heading_context (True:
+        headings are read before the chunks under them), section_size (characters of text to read around a
+        chunk; 0 for none), document_vectors (False; a vector for each whole document), questions (0..20 for
+        each chunk) and summaries (False), written by ``generator``: a string such as 'openai:gpt-4.1-mini',
+        or an object such as `CallableGenerator`. collapse is whether a search gives each document once; by
+        default where more than chunks is searched. With ``exist_ok`` an existing collection is opened,
+        provided its embedder is the same.
 
         Raises:
             InvalidInput, CollectionExists, SpaceMismatch.
         """
         chosen = self._settings.embedder if embedder is None else embedder
         info, found = self._run(
-            collection_scripts.create(name, chosen, dimensions, language, settings, exist_ok, generator)
+            collection_scripts.create(
+                name, chosen, dimensions, language, settings, exist_ok, generator, metric, storage, index
+            )
         )
-        return Collection(self, info, found, None if isinstance(generator, str) else generator)
+        return Collection(self, info, (found,), None if isinstance(generator, str) else generator)
 
     def collection(
-        self, name: str, *, embedder: Embedder | None = None, generator: TextGenerator | None = None
+        self,
+        name: str,
+        *,
+        embedder: Embedder | Sequence[Embedder] | None = None,
+        generator: TextGenerator | None = None,
     ) -> Collection:
         """Open a collection. ``embedder`` and ``generator`` are needed only where it was made with objects.
 
+        While a collection changes from one such embedder to another, both may be given.
+
         Raises:
             CollectionNotFound: with the nearest name.
-            SpaceMismatch: the embedder is not the collection's.
+            SpaceMismatch: the embedder, or none of several, is the collection's.
         """
         info = self._run(collection_scripts.find(name))
-        if embedder is not None:
-            collection_scripts.matching_embedder(info, embedder)
-        return Collection(self, info, embedder, generator)
+        return Collection(self, info, collection_scripts.given_embedders(info, embedder), generator)
 
     def list_collections(self) -> list[CollectionInfo]:
         """Return all collections by name, without counts."""
@@ -219,7 +233,7 @@ class Client:
         self,
         collections: Sequence[str] | None = None,
         *,
-        embedders: Mapping[str, Embedder] | None = None,
+        embedders: Mapping[str, Embedder | Sequence[Embedder]] | None = None,
         generators: Mapping[str, TextGenerator] | None = None,
         once: bool = False,
         batch_size: int = drain_scripts.BATCH_SIZE,
@@ -232,11 +246,11 @@ class Client:
         """Embed what SQL writers store, as it comes, until ``stop`` is set; return what was done in all.
 
         Serves the named collections, or all that there are and will be. ``embedders`` holds, by collection,
-        the object of each that was made with one, and ``generators`` likewise; a collection for which one
-        cannot be had is passed over and ``notice`` is called with the reason, as for all that goes wrong
-        and is tried again. ``once`` ends the work when nothing is due. ``progress`` is called after each
-        batch. ``poll`` is after how many seconds the worker looks by itself; a writer wakes it earlier. Any
-        number may work at once. A `threading.Event` is a ``stop``: the batch in hand is finished first.
+        the object, or objects, of each that was made with one, and ``generators`` likewise; a collection for
+        which one cannot be had is passed over and ``notice`` is called with the reason, as for all that goes
+        wrong and is tried again. ``once`` ends the work when nothing is due. ``progress`` is called after
+        each batch. ``poll`` is after how many seconds the worker looks by itself; a writer wakes it earlier.
+        Any number may work at once. A `threading.Event` is a ``stop``: the batch in hand is finished first.
 
         Raises:
             InvalidInput, CollectionNotFound: an argument is wrong.
@@ -349,12 +363,13 @@ class Collection:
         self,
         client: Client,
         info: CollectionInfo,
-        embedder: Embedder | None,
+        embedders: tuple[Embedder, ...],
         generator: TextGenerator | None = None,
     ) -> None:
         self._client = client
         self._info = info
-        self._embedder = embedder
+        self._given = embedders
+        self._embedder: Embedder | None = None
         self._generator = generator
         self._lock = threading.Lock()
 
@@ -413,7 +428,9 @@ class Collection:
             _sync(sync, max_removed),
             indexes,
             self._own_generator(),
+            self._given,
         )
+        self._renew()
         return self._client._run(ingest_scripts.ingest(self._info, self._own_embedder(), documents, options))
 
     def plan(
@@ -445,6 +462,10 @@ class Collection:
         typos: bool = True,
         budget: float = 50.0,
         collapse: bool | None = None,
+        space: int | None = None,
+        ef_search: int | None = None,
+        probes: int | None = None,
+        rerank: int | None = None,
     ) -> list[Hit]:
         """Return the best ``k`` chunks, best first; ties by document id, then ordinal.
 
@@ -454,7 +475,8 @@ class Collection:
         'web' reads "phrases", +required, -excluded and prefix*; 'plain' takes every sign for text.
         ``typos`` corrects words that no document has. ``budget`` is in milliseconds: past them BM25
         answers in its approximate form, and the hits say so in ``degraded``. With ``collapse`` each
-        document appears once, with the best of its rows.
+        document appears once, with the best of its rows. ``space`` searches another embedding space than the
+        active one, which must be ready. ``ef_search``, ``probes`` and ``rerank``: see `Search`.
 
         Raises:
             InvalidInput, DimensionMismatch, EmbedderError, CollectionNotFound, DatabaseError.
@@ -475,12 +497,26 @@ class Collection:
             typos,
             budget,
             collapse,
+            space,
+            ef_search,
+            probes,
+            rerank,
         )
+        try:
+            return self._search(request, query_embedding)
+        except (SpaceMismatch, CollectionNotFound):
+            # The collection may have changed to another model since it was opened.
+            if query_embedding is not None or not self._renew():
+                raise
+        return self._search(request, None)
+
+    def _search(self, request: Search, query_embedding: Sequence[float] | None) -> list[Hit]:
         if query_embedding is not None:
-            vector = search_scripts.given_embedding(self._info, query_embedding)
-            return self._client._run(search_scripts.search_with(self._info, request, vector))
+            return self._client._run(search_scripts.search_given(self._info, request, query_embedding))
         policy = self._client._settings.cache_policy()
-        return self._client._run(search_scripts.search(self._info, self._own_embedder(), request, policy))
+        embedder = self._own_embedder()
+        run = embedding_scripts.Embedding(self._info, embedder, policy, Spending(), None, self._given)
+        return self._client._run(search_scripts.search(run, request))
 
     def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
         """Return a document, None if there is no such id."""
@@ -505,6 +541,7 @@ class Collection:
         Raises:
             EmbedderError: the embedder does not work; the documents wait as before.
         """
+        self._renew()
         worker = queue_scripts.worker_name()
         script = drain_scripts.drain(
             self._info,
@@ -514,6 +551,7 @@ class Collection:
             policy or QueuePolicy(),
             progress,
             self._own_generator(),
+            self._given,
         )
         return self._client._serve(worker, script)
 
@@ -529,11 +567,10 @@ class Collection:
         notice: Callable[[str], None] = log.warning,
     ) -> WorkReport:
         """Do as `Client.work` for this collection, with its own embedder."""
-        embedder = self._own_embedder()
         generator = self._own_generator()
         return self._client.work(
             [self.name],
-            embedders={self.name: embedder},
+            embedders={self.name: self._given},
             generators={} if generator is None else {self.name: generator},
             once=once,
             batch_size=batch_size,
@@ -565,11 +602,17 @@ class Collection:
         """
         return self._client._run(collection_scripts.refresh_statistics(self._info, reweigh))
 
+    def _renew(self) -> bool:
+        """Look at the collection as it stands now; return whether it is searched by another space."""
+        before, self._info = self._info, self._client._run(collection_scripts.find_again(self._info))
+        return self._info.space_id != before.space_id
+
     def _own_embedder(self) -> Embedder:
         # Loading a model may take seconds: searches that begin together wait for one load.
         with self._lock:
-            if self._embedder is None:
-                self._embedder = collection_scripts.matching_embedder(self._info, None)
+            if self._embedder is None or self._embedder.identity != self._info.identity:
+                given = collection_scripts.own_embedder(self._info, self._given)
+                self._embedder = collection_scripts.matching_embedder(self._info, given)
             self._client._share_limits(self._embedder)
             return self._embedder
 

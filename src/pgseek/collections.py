@@ -3,49 +3,45 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, LiteralString
 
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
+from pgseek import spaces
 from pgseek.chunking import DEFAULT_SIZE, check_chunking
-from pgseek.db.storage import storage_for
-from pgseek.embedders.base import PROBE, Embedder, check_probe, identity_hash
+from pgseek.embedders.base import Embedder, Vectors
 from pgseek.embedders.catalog import fusion_defaults
 from pgseek.embedders.registry import create_embedder, embedder_for
 from pgseek.errors import (
     CollectionExists,
     CollectionNotFound,
-    EmbedderError,
     InvalidInput,
     SpaceMismatch,
 )
 from pgseek.generators.base import TextGenerator
 from pgseek.generators.registry import create_generator
-from pgseek.indexes import vector_on_path
-from pgseek.steps import Script, fetch, fetch_one, start_embedding, transact, wait_for
+from pgseek.steps import Script, fetch, fetch_one, transact
 from pgseek.types import (
     LONG_TEXTS,
     CollectionId,
     CollectionInfo,
     EmbedderIdentity,
     Search,
-    SpaceId,
     check_collection_name,
 )
+from pgseek.vectors import VectorIndex, check_metric, index_for, storage_for
 
 # Questions written for one chunk.
 MAX_QUESTIONS = 20
 # The average length that a collection begins with, until a sample has been measured.
 FIRST_LENGTH = 100.0
 
-_INFO = """
-SELECT c.collection_id, c.name, c.language, c.settings,
-       s.space_id, s.provider, s.model, s.dimensions, s.normalized, s.prompts, s.identity, s.storage
-  FROM pgseek.collections c
-  JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id
-"""
+_INFO: LiteralString = (
+    f"SELECT {spaces.COLUMNS}, c.name, c.language, c.settings FROM pgseek.collections c"  # noqa: S608
+    " JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id"
+)
 
 # Tables that name collections and are not emptied with them.
 WITHOUT_FOREIGN_KEY = ("ingest_queue", "term_statistics", "rare_lexemes")
@@ -137,6 +133,9 @@ def create(
     settings: Mapping[str, Any],
     exist_ok: bool,
     generator: TextGenerator | str | None = None,
+    metric: str = "cosine",
+    storage: str | None = None,
+    index: str | Mapping[str, Any] | VectorIndex | None = None,
 ) -> Script[tuple[CollectionInfo, Embedder]]:
     """Create a collection with its first embedding space.
 
@@ -148,9 +147,12 @@ def create(
     spec = generator if isinstance(generator, str) else ""
     checked = default_settings(identity, **settings, generator=spec)
     _check_generator(generator, checked)
+    metric = check_metric(metric)
+    chosen_storage = storage_for(identity.dimensions, storage)
+    chosen_index = index_for(identity.dimensions, chosen_storage, metric, index)
+    probes: dict[tuple[str, str], Vectors] = {}
     if not (yield from fetch("SELECT FROM pgseek.collections WHERE name = %s", [name])):
-        yield from _probe(chosen)
-    storage = storage_for(identity.dimensions)
+        probes = yield from spaces.fingerprint(chosen)
     language = (yield from languages()).canonical(language)
 
     def write() -> Script[bool]:
@@ -162,22 +164,9 @@ def create(
         if row is None:
             return False
         collection_id = row["collection_id"]
-        space = yield from fetch_one(
-            "INSERT INTO pgseek.embedding_spaces (collection_id, provider, model, dimensions, metric,"
-            " storage, prompts, normalized, identity, state)"
-            " VALUES (%s, %s, %s, %s, 'cosine', %s, %s, %s, %s, 'active') RETURNING space_id",
-            [
-                collection_id,
-                identity.provider,
-                identity.model,
-                identity.dimensions,
-                storage,
-                Jsonb({"query": identity.query_prompt, "document": identity.document_prompt}),
-                identity.normalized,
-                identity_hash(identity),
-            ],
+        space_id = yield from spaces.insert(
+            collection_id, identity, metric, chosen_storage, chosen_index, "active", probes
         )
-        space_id = SpaceId(space["space_id"]) if space else SpaceId(0)
         yield from fetch(
             "UPDATE pgseek.collections SET active_space_id = %s WHERE collection_id = %s",
             [space_id, collection_id],
@@ -189,11 +178,6 @@ def create(
                 [float(n) for n in (checked["k1"], checked["b"], FIRST_LENGTH, checked["title_weight"])],
             ],
         )
-        yield from vector_on_path()
-        from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
-
-        ddl: Any = models.create_table_ddl(space_id, identity.dimensions, storage)
-        yield from fetch(ddl)
         return True
 
     created = yield from transact(write)
@@ -245,16 +229,6 @@ def own_generator(info: CollectionInfo, given: TextGenerator | None) -> TextGene
     return create_generator(settings["generator"])
 
 
-def _probe(embedder: Embedder) -> Script[None]:
-    """Embed one text before a space is made: does the embedder work, and are its vectors as it says?"""
-    outcome = yield from wait_for((yield from start_embedding(embedder, [PROBE])))
-    if outcome.error is not None:
-        raise outcome.error
-    for reason in outcome.refused.values():
-        raise EmbedderError(f"{embedder.model_id} refused the text {PROBE!r}: {reason}")
-    check_probe(embedder, outcome.vectors)
-
-
 def choose_embedder(embedder: Embedder | str, dimensions: int | None) -> Embedder:
     """Return the embedder meant by a string or an object.
 
@@ -275,6 +249,29 @@ def choose_embedder(embedder: Embedder | str, dimensions: int | None) -> Embedde
             f"dimensions is {dimensions}, but {embedder.model_id} gives {embedder.identity.dimensions}"
         )
     return embedder
+
+
+def given_embedders(
+    info: CollectionInfo, given: Embedder | Sequence[Embedder] | None
+) -> tuple[Embedder, ...]:
+    """Return the objects that the caller gave to embed with, one of them the collection's.
+
+    Raises:
+        SpaceMismatch: none of them is.
+    """
+    if given is None:
+        return ()
+    several = tuple(given) if isinstance(given, Sequence) else (given,)
+    for one in several:
+        choose_embedder(one, None)
+    if several and own_embedder(info, several) is None:
+        matching_embedder(info, several[0])
+    return several
+
+
+def own_embedder(info: CollectionInfo, given: Sequence[Embedder]) -> Embedder | None:
+    """Return the one of the given embedders that is the collection's, None if none is."""
+    return next((one for one in given if one.identity == info.identity), None)
 
 
 def matching_embedder(info: CollectionInfo, embedder: Embedder | None) -> Embedder:
@@ -311,6 +308,12 @@ def find(name: str) -> Script[CollectionInfo]:
     if row is None:
         raise (yield from not_found(name))
     return _info(row)
+
+
+def find_again(info: CollectionInfo) -> Script[CollectionInfo]:
+    """Return a collection as it stands now; as it was, if another was made under its name."""
+    now = yield from find(info.name)
+    return now if now.collection_id == info.collection_id else info
 
 
 def not_found(name: str) -> Script[CollectionNotFound]:
@@ -354,13 +357,11 @@ def drop(name: str) -> Script[None]:
         )
         if row is None:
             return False
-        spaces = yield from fetch(
+        found = yield from fetch(
             "SELECT space_id FROM pgseek.embedding_spaces WHERE collection_id = %s",
             [row["collection_id"]],
         )
-        for space in spaces:
-            table = Identifier("pgseek", f"embeddings_{space['space_id']}")
-            yield from fetch(SQL("DROP TABLE IF EXISTS {}").format(table))
+        yield from spaces.drop_tables([space["space_id"] for space in found])
         for holder in (*WITHOUT_FOREIGN_KEY, "collections"):
             table = Identifier("pgseek", holder)
             yield from fetch(
@@ -412,23 +413,12 @@ def languages() -> Script[Languages]:
 
 
 def _info(row: Mapping[str, Any]) -> CollectionInfo:
-    identity = EmbedderIdentity(
-        provider=row["provider"],
-        model=row["model"],
-        dimensions=row["dimensions"],
-        normalized=row["normalized"],
-        query_prompt=row["prompts"]["query"],
-        document_prompt=row["prompts"]["document"],
-    )
     return CollectionInfo(
         collection_id=CollectionId(row["collection_id"]),
         name=row["name"],
         language=row["language"],
         settings=row["settings"],
-        space_id=SpaceId(row["space_id"]),
-        identity=identity,
-        identity_hash=row["identity"],
-        storage=row["storage"],
+        space=spaces.space_of(row),
     )
 
 

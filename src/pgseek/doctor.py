@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
 from pgseek.config import Settings
 from pgseek.db.connection import (
@@ -23,6 +23,7 @@ from pgseek.embedders.base import checked_query
 from pgseek.embedders.registry import create_embedder
 from pgseek.errors import PgseekError
 from pgseek.indexes import BUILT, CODES, INDEX_FROM
+from pgseek.spaces import table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,9 @@ def _embedder(settings: Settings) -> Check:
 
 def _collections(connection: psycopg.Connection[dict[str, object]]) -> list[Check]:
     rows = connection.execute(
-        "SELECT c.name, s.space_id, to_regclass(format('pgseek.embeddings_%s_hnsw', s.space_id))"
-        " IS NOT NULL AS indexed, (SELECT count(*) FROM pgseek.ingest_queue q"
+        "SELECT c.name, s.space_id, s.indexing ->> 'method' = 'none' OR EXISTS (SELECT FROM pg_index i"
+        " WHERE i.indexrelid = to_regclass(format('pgseek.embeddings_%s_%s', s.space_id,"
+        " s.indexing ->> 'method')) AND i.indisvalid) AS indexed, (SELECT count(*) FROM pgseek.ingest_queue q"
         " WHERE q.collection_id = c.collection_id AND q.failed_at IS NULL) AS queued,"
         " (SELECT count(*) FROM pgseek.ingest_queue q"
         " WHERE q.collection_id = c.collection_id AND q.failed_at IS NOT NULL) AS failed"
@@ -102,13 +104,13 @@ def _collections(connection: psycopg.Connection[dict[str, object]]) -> list[Chec
     ).fetchall()
     checks = [_words(connection), Check("collections", True, str(len(rows)))]
     for row in rows:
-        table = Identifier("pgseek", f"embeddings_{row['space_id']}")
+        table = table_of(int(str(row["space_id"])))
         counted = connection.execute(
             SQL("SELECT count(*) AS rows FROM (SELECT FROM {} LIMIT %s) AS head").format(table), [INDEX_FROM]
         ).fetchone()
         problems = []
         if counted and counted["rows"] == INDEX_FROM and not row["indexed"]:
-            problems.append("no HNSW index, searches scan every vector; ingest as the tables' owner")
+            problems.append("no index of vectors, searches scan every vector; ingest as the tables' owner")
         if row["queued"]:
             problems.append(
                 f"{row['queued']} documents wait for embeddings; pgseek queue drain {row['name']}"

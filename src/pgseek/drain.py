@@ -6,6 +6,7 @@ they are given back as they were. If it can, one of them is at fault; halving fi
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,14 +19,14 @@ from pgseek import embedding, queue
 from pgseek.embedders.base import PROBE, Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedding import Embedding, Pending
-from pgseek.errors import DatabaseError, EmbedderError, InvalidInput, PgseekError
+from pgseek.errors import DatabaseError, EmbedderError, InvalidInput, PgseekError, SpacesChanged
 from pgseek.generators.base import TextGenerator
 from pgseek.ingest import Progress, Tally
 from pgseek.loading import settle
 from pgseek.prepare import Prepared
 from pgseek.steps import Await, Done, Script, advance, close, start_embedding, transact, wait_for
 from pgseek.types import CachePolicy, CollectionInfo, IngestReport, QueuePolicy, Rejection
-from pgseek.writing import EmbeddedChunk, replace_chunks, unfit
+from pgseek.writing import EmbeddedChunk, SpaceVectors, replace_chunks, unfit
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ def drain(
     policy: QueuePolicy,
     progress: Progress | None = None,
     generator: TextGenerator | None = None,
+    given: tuple[Embedder, ...] = (),
 ) -> Script[IngestReport]:
     """Chunk and embed queued documents until none is due; ``changed`` counts them.
 
@@ -60,7 +62,7 @@ def drain(
             before.
     """
     tally = Counts(spending=Spending(getattr(embedder, "price", 0.0)))
-    run = Embedding(info, embedder, cache, tally.spending, generator)
+    run = Embedding(info, embedder, cache, tally.spending, generator, given)
     while (yield from serve(run, worker, policy, BATCH_SIZE, tally)):
         if progress is not None:
             progress(tally.report())
@@ -197,10 +199,16 @@ def _store(run: Embedding, worker: str, policy: QueuePolicy, pending: Pending, t
     def write() -> Script[dict[UUID, list[EmbeddedChunk]]]:
         wanted = yield from queue.lock(info, pending.documents)
         ready = {d.document_id: d for d in pending.documents if d.document_id in wanted & embedded.keys()}
-        yield from replace_chunks(info, ready, embedded)
+        yield from replace_chunks(info, ready, embedded, others)
         return {i: embedded[i] for i in ready}
 
-    written = yield from transact(write)
+    others: list[SpaceVectors] = []
+    written: dict[UUID, list[EmbeddedChunk]] | None = None
+    while written is None:
+        others = yield from embedding.beside(run, embedded)
+        # The switch to another space may come between our look and our write.
+        with contextlib.suppress(SpacesChanged):
+            written = yield from transact(write)
     tally.changed += len(written)
     tally.chunks += sum(map(len, written.values()))
     reasons = {r.id: r.reason for r in rejected if r.id is not None}

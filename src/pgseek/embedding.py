@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from uuid import UUID
 
 import numpy as np
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
-from pgseek import cache, generation
+from pgseek import cache, generation, spaces
+from pgseek.collections import matching_embedder
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedders.limits import Spending
+from pgseek.embedders.reduction import reduction
 from pgseek.embedders.remote import RemoteEmbedder
 from pgseek.errors import CostLimitReached, GeneratorError, InvalidInput, PgseekError
 from pgseek.generators.base import GeneratedKind, Request, TextGenerator, name_of
@@ -29,20 +32,23 @@ from pgseek.passages import (
     add_written,
     divide_documents,
     embedding_text,
+    read_stored,
     rejections,
     requests_for,
 )
 from pgseek.prepare import Prepared
 from pgseek.steps import Script, Underway, fetch, sleep, start_embedding, wait_at_most
-from pgseek.types import CachePolicy, Chunk, CollectionInfo, Rejection
-from pgseek.writing import EmbeddedChunk
+from pgseek.types import CachePolicy, Chunk, CollectionInfo, Rejection, SpaceInfo
+from pgseek.writing import EmbeddedChunk, SpaceVectors
 
 __all__ = [
     "Embedding",
     "Pending",
     "begin",
+    "beside",
     "check_cost",
     "chunked",
+    "embed_stored",
     "embedding_text",
     "finish",
     "guarded",
@@ -53,6 +59,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+log = logging.getLogger("pgseek")
 
 # How long a claim on a text lasts: a worker that died, or was interrupted, holds others up for no longer.
 CLAIM_SECONDS = 20.0
@@ -79,6 +86,27 @@ class Embedding:
     policy: CachePolicy
     spending: Spending
     generator: TextGenerator | None = None
+    # What the caller gave to embed with: one of them may be that of another space of the collection.
+    given: tuple[Embedder, ...] = ()
+    # What was made for other spaces, by the hash of its identity.
+    made: dict[str, Embedder] = field(default_factory=dict, compare=False)
+
+    def of(self, space: SpaceInfo) -> Embedding:
+        """Return the same for another space of the collection.
+
+        Raises:
+            PgseekError: its embedder was an object that is not given, or cannot be made.
+        """
+        if space.space_id == self.info.space_id:
+            return self
+        info = replace(self.info, space=space)
+        embedder = self.made.get(space.identity_hash)
+        if embedder is None:
+            candidates = (self.embedder, *self.given)
+            embedder = next((one for one in candidates if one.identity == space.identity), None)
+            embedder = matching_embedder(info, embedder)
+            self.made[space.identity_hash] = embedder
+        return replace(self, info=info, embedder=embedder, generator=None)
 
     @property
     def kinds(self) -> list[tuple[GeneratedKind, int]]:
@@ -244,7 +272,7 @@ def stored_vectors(
     """Return the vectors, float32 (d,), that rows of these documents have for these keys."""
     if not documents or not keys:
         return {}
-    table = Identifier("pgseek", f"embeddings_{info.space_id}")
+    table = spaces.table_of(info.space_id)
     rows = yield from fetch(SQL(_STORED).format(table), [info.collection_id, list(documents), sorted(keys)])
     return {row["text_hash"]: row["embedding"].to_numpy().astype(np.float32) for row in rows}
 
@@ -327,6 +355,80 @@ def keep(run: Embedding, pending: Pending, *, strict: bool) -> Script[None]:
         yield from cache.release(run.info.identity_hash, pending.asked)
     if strict and outcome.error is not None:
         raise outcome.error
+
+
+def embed_stored(
+    run: Embedding, stored: Mapping[UUID, Sequence[tuple[Chunk, str]]]
+) -> Script[tuple[dict[tuple[UUID, int], Vectors], dict[UUID, str]]]:
+    """Embed rows as they are stored, each with its title, for the space of ``run``: whole documents.
+
+    Returns the vectors by document and ordinal, and why a document has none.
+
+    Raises:
+        EmbedderError, CostLimitReached: what was answered is in the cache.
+    """
+    pending = Pending(())
+    given = {
+        i: [(chunk, title) for chunk, title in rows if chunk.kind != "document"] for i, rows in stored.items()
+    }
+    read_stored(pending, given, run.info.settings.get("long_texts", "average"), run.embedder)
+    if run.caching and pending.texts:
+        pending.vectors = yield from cache.look_up(run.info.identity_hash, "document", list(pending.texts))
+    yield from _reuse(run, pending, list(stored))
+
+    def embed() -> Script[None]:
+        yield from _ask(run, pending, [key for key in pending.texts if key not in pending.vectors])
+        yield from finish(run, pending)
+
+    yield from guarded(run, [pending], embed())
+    found: dict[tuple[UUID, int], Vectors] = {}
+    refused = dict(pending.unfit)
+    for i, rows in pending.rows.items():
+        bad = next((k for row in rows for k in _read(pending, row) if k in pending.refused), None)
+        if bad is not None:
+            refused[i] = pending.refused[bad]
+        if i in refused:
+            continue
+        vectors = [_vector(pending, row.key) for row in rows]
+        found.update({(i, row.chunk.ordinal): v for row, v in zip(rows, vectors, strict=True)})
+        for chunk, _ in stored[i]:
+            if chunk.kind == "document":
+                parts = [n for n, row in enumerate(rows) if row.chunk.kind == "chunk"]
+                lengths = [float(len(rows[n].chunk.text)) for n in parts]
+                found[i, chunk.ordinal] = _mean([vectors[n] for n in parts], lengths)
+    return found, refused
+
+
+def beside(run: Embedding, embedded: Mapping[UUID, Sequence[EmbeddedChunk]]) -> Script[list[SpaceVectors]]:
+    """Return a batch's vectors in the other spaces of its collection.
+
+    A space that is not searched does without where they cannot be had: whoever builds it makes up for that.
+
+    Raises:
+        PgseekError: the collection is searched by another space by now, and its vectors cannot be had.
+    """
+    found: list[SpaceVectors] = []
+    if not embedded:
+        return found
+    for space in (yield from spaces.live(run.info.collection_id)):
+        if space.space_id == run.info.space_id:
+            continue
+        cut = reduction(run.info.identity, space.identity)
+        try:
+            if cut is not None:
+                vectors = {
+                    (i, row.chunk.ordinal): cut(row.vector) for i, rows in embedded.items() for row in rows
+                }
+            else:
+                rows = {i: [(row.chunk, row.title) for row in rows] for i, rows in embedded.items()}
+                vectors, _ = yield from embed_stored(run.of(space), rows)
+        except PgseekError as error:
+            if space.state == "active":
+                raise
+            log.warning("space %s of %r is left without a batch: %s", space.space_id, run.info.name, error)
+            continue
+        found.append(SpaceVectors(space, vectors))
+    return found
 
 
 def guarded(run: Embedding, flight: Sequence[Pending], script: Script[T]) -> Script[T]:

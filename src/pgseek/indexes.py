@@ -7,15 +7,18 @@ slow; whoever settles an ingest next builds what is missing, so a kill in betwee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from psycopg.sql import SQL, Identifier
 
-from pgseek.db.storage import storage_for
 from pgseek.errors import DatabaseError
+from pgseek.spaces import index_name, table_of, vector_on_path
 from pgseek.steps import Script, fetch, fetch_one, transact
-from pgseek.types import CollectionInfo
+from pgseek.types import SpaceInfo
+from pgseek.vectors import VectorIndex
 
 # Below this many rows an exact scan of vectors is both faster and better than an approximate index.
 INDEX_FROM = 1000
@@ -51,9 +54,9 @@ def suspend_codes(stored: int) -> Script[bool]:
     return (yield from _unless_busy(drop))
 
 
-def suspend_graph(info: CollectionInfo) -> Script[bool]:
-    """Drop the index of the space's vectors; return whether it did."""
-    return (yield from _unless_busy(lambda: _drop(_vectors(info), _graph(info))))
+def suspend_graph(space: SpaceInfo) -> Script[bool]:
+    """Drop the index of a space's vectors; return whether it did."""
+    return (yield from _unless_busy(lambda: _drop(_vectors(space), index_name(space))))
 
 
 def ensure_codes() -> Script[bool]:
@@ -73,41 +76,66 @@ def ensure_codes() -> Script[bool]:
     return True
 
 
-def ensure_graph(info: CollectionInfo) -> Script[bool]:
-    """Build the space's HNSW index once it has rows enough to need one; return whether it was built.
+def ensure_graph(space: SpaceInfo) -> Script[bool]:
+    """Build the index of a space's vectors once they are enough to need one; return whether it was built.
 
     Built after the data: one bulk build costs a fraction of row-by-row insertion. A user who does
     not own the table may not build it; search is then exact, and ``pgseek doctor`` says so.
     """
-    table = Identifier("pgseek", _vectors(info))
-    if (yield from fetch(BUILT, [f"pgseek.{_graph(info)}"])):
+    if space.index.method == "none" or (yield from fetch(BUILT, [f"pgseek.{index_name(space)}"])):
         return False
+    table = table_of(space.space_id)
     enough = yield from fetch(SQL("SELECT FROM {} OFFSET %s LIMIT 1").format(table), [INDEX_FROM - 1])
-    if not enough or not (yield from _owned(_vectors(info))):
+    if not enough or not (yield from _owned(_vectors(space))):
         return False
-    dimensions = info.identity.dimensions
 
     def build() -> Script[None]:
         yield from vector_on_path()
         counted = yield from fetch_one(SQL("SELECT count(*) AS rows FROM {}").format(table))
-        # The graph is built in memory: the vectors, and at m = 16 about 800 bytes a row of links and lists.
-        # What does not fit is put in row by row.
         rows = counted["rows"] if counted else 0
-        yield from _memory(rows * (dimensions * 4 + 800) * 13 // 10 // 1024)
-        from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
+        yield from _memory(build_bytes(space, rows) // 1024)
+        yield from fetch(index_ddl(space, rows))
 
-        ddl: Any = models.create_index_ddl(info.space_id, dimensions, storage_for(dimensions))
-        yield from fetch(ddl)
-
-    yield from _in_turn(_graph(info), info.space_id, build)
+    yield from _in_turn(index_name(space), space.space_id, build)
     return True
 
 
-def vector_on_path() -> Script[None]:
-    """Put pgvector's schema on the search path for the transaction: DDL names its types bare."""
-    yield from fetch(
-        "SELECT set_config('search_path', quote_ident(n.nspname), true) FROM pg_extension e"
-        " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+def build_bytes(space: SpaceInfo, rows: int) -> int:
+    """Return about how many bytes a build of a space's index takes; what finds no room costs more."""
+    of_each = {"vector": 4.0, "halfvec": 2.0}[space.storage]
+    numbers = space.index.prefix or space.identity.dimensions
+    if space.index.form == "binary":
+        of_each = 1 / 8
+    # The vectors, and in HNSW links and lists: at m = 16 about 800 bytes a row.
+    links = (space.index.m or 16) * 50 if space.index.method == "hnsw" else 20
+    return int(rows * (numbers * of_each + links) * 1.3)
+
+
+def lists_for(rows: int) -> int:
+    """Return the number of IVFFlat's lists for so many rows: pgvector's own advice."""
+    return max(10, rows // 1000 if rows <= 1_000_000 else int(math.sqrt(rows)))
+
+
+def filled(index: VectorIndex, rows: int) -> VectorIndex:
+    """Return the index with what a build over so many rows needs to know."""
+    if index.method == "ivfflat" and index.lists is None:
+        return replace(index, lists=lists_for(rows))
+    return index
+
+
+def index_ddl(space: SpaceInfo, rows: int, *, name: str | None = None, concurrently: bool = False) -> Any:
+    """Return the CREATE INDEX IF NOT EXISTS of a space; pgvector's schema must be on the search path."""
+    from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
+
+    index = filled(space.index, rows)
+    return models.create_index_ddl(
+        space.space_id,
+        space.identity.dimensions,
+        space.storage,
+        space.metric,
+        index,
+        name=name,
+        concurrently=concurrently,
     )
 
 
@@ -166,9 +194,5 @@ def _owned(table: str) -> Script[bool]:
     return bool(row and row["owned"])
 
 
-def _vectors(info: CollectionInfo) -> str:
-    return f"embeddings_{info.space_id}"
-
-
-def _graph(info: CollectionInfo) -> str:
-    return f"{_vectors(info)}_hnsw"
+def _vectors(space: SpaceInfo) -> str:
+    return f"embeddings_{space.space_id}"

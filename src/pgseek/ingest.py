@@ -25,7 +25,7 @@ from pgseek.collections import languages
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedding import Embedding, Pending
-from pgseek.errors import DatabaseError, DocumentRejected, InvalidInput, PgseekError
+from pgseek.errors import DatabaseError, DocumentRejected, InvalidInput, PgseekError, SpacesChanged
 from pgseek.generators.base import TextGenerator
 from pgseek.loading import Load, settle
 from pgseek.prepare import BATCH_SIZE, Prepared, Source, Supply, check_batch_size
@@ -80,6 +80,8 @@ class Options:
     sync: syncing.Sync | None = None
     indexes: Indexes = "auto"
     generator: TextGenerator | None = None
+    # More embedders, of other spaces that the collection has or will have.
+    given: tuple[Embedder, ...] = ()
 
 
 @dataclass(slots=True)
@@ -176,7 +178,7 @@ def ingest(
         strict=options.strict,
         on_reject=options.on_reject,
     )
-    run = Embedding(info, embedder, options.policy, tally.spending, options.generator)
+    run = Embedding(info, embedder, options.policy, tally.spending, options.generator, options.given)
     known = yield from languages()
     supply = Supply(documents, info.language, known, options.batch_size, tally.reject)
     size = len(documents) if isinstance(documents, Sequence) else None
@@ -271,7 +273,9 @@ class _Line:
         while len(self.writing) >= WRITERS:
             yield from self._written()
         written = Written()
-        self.writing.append((yield from start(partial(_store, info, writable, metadata, embedded, written))))
+        self.writing.append(
+            (yield from start(partial(_store, self.run, writable, metadata, embedded, written)))
+        )
 
     def _written(self) -> Script[None]:
         self.tally.add((yield from join(self.writing.popleft())))
@@ -324,7 +328,7 @@ def _all_new(_info: CollectionInfo, documents: Sequence[Prepared]) -> Script[Div
 
 
 def _store(
-    info: CollectionInfo,
+    run: Embedding,
     content: Sequence[Prepared],
     metadata: Sequence[Prepared],
     embedded: Mapping[UUID, list[EmbeddedChunk]],
@@ -333,8 +337,13 @@ def _store(
     """Write documents in one transaction; one that the server cannot hold is found and rejected."""
     if not content and not metadata:
         return written
+    batch = {d.document_id: embedded[d.document_id] for d in content}
+    others = yield from embedding.beside(run, batch)
     try:
-        counts = yield from transact(partial(write_batch, info, content, metadata, embedded))
+        counts = yield from transact(partial(write_batch, run.info, content, metadata, embedded, others))
+    except SpacesChanged:
+        # The switch came between our look and our write.
+        return (yield from _store(run, content, metadata, embedded, written))
     except DatabaseError as error:
         reason = unfit(error)
         if reason is None:
@@ -345,8 +354,8 @@ def _store(
             written.rejected.append((rejection, culprit))
             return written
         middle, half = (len(content) + 1) // 2, (len(metadata) + 1) // 2
-        yield from _store(info, content[:middle], metadata[:half] if not content else [], embedded, written)
-        yield from _store(info, content[middle:], metadata if content else metadata[half:], embedded, written)
+        yield from _store(run, content[:middle], metadata[:half] if not content else [], embedded, written)
+        yield from _store(run, content[middle:], metadata if content else metadata[half:], embedded, written)
         return written
     written.counts.update(counts)
     return written

@@ -85,14 +85,14 @@ class Load:
             yield from indexes.suspend_codes(stored + chunks)
         if self.graph and indexes.pays(stored, coming, indexes.GRAPH_RATIO):
             self.graph = False
-            yield from indexes.suspend_graph(self.info)
+            yield from indexes.suspend_graph(self.info.space)
 
 
 def settle(info: CollectionInfo, written: int) -> Script[None]:
     """After writing ``written`` chunks: the indexes if they are due, statistics, and the planner's view."""
     # Asked of the catalogue, not of this run: an earlier one may have been killed before it came here.
     words = yield from start(lambda: _settle_words(info, written))
-    yield from indexes.ensure_graph(info)
+    yield from indexes.ensure_graph(info.space)
     table = f"embeddings_{info.space_id}"
     if written >= ANALYZE_FROM or (yield from _never_analyzed(table)):
         yield from _analyze_keys(table)

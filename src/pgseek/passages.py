@@ -121,6 +121,37 @@ def divide_documents(passages: Passages, settings: Mapping[str, Any], embedder: 
             _fit(passages, document, rows, flags, _Reader(embedder, limit, how))
 
 
+def read_stored(
+    passages: Passages,
+    stored: Mapping[UUID, Sequence[tuple[Chunk, str]]],
+    long_texts: str,
+    embedder: Embedder,
+) -> None:
+    """Add rows that are stored already, each with its title, to be read by another embedder than theirs.
+
+    Chunks stay as they are: one that is longer than this embedder reads is read in parts, or cut where the
+    collection cuts. A document of which not every row can be read is refused.
+    """
+    limit = getattr(embedder, "max_tokens", None)
+    how = "truncate" if long_texts == "truncate" else "average"
+    reader = _Reader(embedder, limit, how) if limit is not None else None
+    for document, rows in stored.items():
+        passages.rows[document] = []
+        texts = [embedding_text(title, chunk.text) for chunk, title in rows]
+        over = reader.too_long(texts) if reader is not None else [False] * len(texts)
+        for (chunk, title), text, too_long in zip(rows, texts, over, strict=True):
+            read = [text]
+            if too_long and reader is not None:
+                parts = reader.read(chunk, title)[0][1]
+                if any(not part or tokens > reader.limit for tokens, part in parts):
+                    tokens = reader.length(title, chunk.text)
+                    reason = f"chunk {chunk.ordinal} has {tokens:,} tokens with its title, but"
+                    passages.refuse(document, f"{reason} {embedder.model_id} reads {reader.limit:,}")
+                    break
+                read = [embedding_text(title, part) for _, part in parts]
+            passages.add(document, chunk, title, read)
+
+
 def requests_for(
     passages: Passages, kinds: Sequence[tuple[GeneratedKind, int]]
 ) -> dict[UUID, list[tuple[Passage, Request]]]:

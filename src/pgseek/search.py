@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pgseek import cache
+from pgseek import cache, spaces
 from pgseek.embedders.base import Embedder, Vectors, usable
+from pgseek.embedding import Embedding
 from pgseek.errors import DimensionMismatch, InvalidInput
 from pgseek.steps import Script, embed_query, fetch
 from pgseek.types import CachePolicy, CollectionInfo, Hit, Match, Search
@@ -19,17 +21,18 @@ SELECT * FROM pgseek.search(
     collection => %(collection)s, query => %(query)s, k => %(k)s,
     query_embedding => %(embedding)s, alpha => %(alpha)s, fusion => %(fusion)s,
     lexical => %(lexical)s, filter => %(filter)s::jsonpath, candidates => %(candidates)s,
-    rrf_k => %(rrf_k)s, snippets => %(snippets)s, highlight => %(highlight)s, space_id => %(space)s,
+    rrf_k => %(rrf_k)s, snippets => %(snippets)s, highlight => %(highlight)s, space_id => %(space_id)s,
+    space => %(space)s, ef_search => %(ef_search)s, probes => %(probes)s, rerank => %(rerank)s,
     normalization => %(normalization)s, syntax => %(syntax)s, typos => %(typos)s, budget => %(budget)s,
     collapse => %(collapse)s)
  ORDER BY rank
 """
 
 
-def search(
-    info: CollectionInfo, embedder: Embedder, request: Search, policy: CachePolicy
-) -> Script[list[Hit]]:
+def search(run: Embedding, request: Search) -> Script[list[Hit]]:
     """Embed the query (through the cache) unless only the lexical leg runs, then search."""
+    info = yield from _searched(run.info, request)
+    run = run.of(info.space)
     embedding = None
     only_lexical = request.alpha == 0 or (
         request.alpha is None
@@ -38,12 +41,25 @@ def search(
         and info.settings["alpha"] == 0
     )
     if not only_lexical:
-        embedding = yield from query_embedding(info, embedder, request.query, policy)
+        embedding = yield from query_embedding(info, run.embedder, request.query, run.policy)
     return (yield from search_with(info, request, embedding))
 
 
+def search_given(info: CollectionInfo, request: Search, given: Any) -> Script[list[Hit]]:
+    """Search with a vector (d,) that the caller brought."""
+    info = yield from _searched(info, request)
+    return (yield from search_with(info, request, given_embedding(info, given)))
+
+
+def _searched(info: CollectionInfo, request: Search) -> Script[CollectionInfo]:
+    """Return the collection with the space that the request asks for."""
+    if request.space is None or request.space == info.space_id:
+        return info
+    return replace(info, space=(yield from spaces.find(info, request.space)))
+
+
 def search_with(info: CollectionInfo, request: Search, embedding: Vectors | None) -> Script[list[Hit]]:
-    """Search with a vector at hand, float32 (d,)."""
+    """Search with a vector at hand, float32 (d,), of the space of ``info``."""
     rows = yield from fetch(
         _SEARCH,
         {
@@ -59,12 +75,16 @@ def search_with(info: CollectionInfo, request: Search, embedding: Vectors | None
             "rrf_k": request.rrf_k,
             "snippets": request.snippets,
             "highlight": list(request.highlight),
-            "space": info.space_id,
+            "space_id": info.space_id,
+            "space": request.space,
             "normalization": request.normalization,
             "syntax": request.syntax,
             "typos": request.typos,
             "budget": float(request.budget),
             "collapse": request.collapse,
+            "ef_search": request.ef_search,
+            "probes": request.probes,
+            "rerank": request.rerank,
         },
     )
     return [hit(row) for row in rows]
@@ -101,7 +121,7 @@ def given_embedding(info: CollectionInfo, embedding: Any) -> Vectors:
             "embed the query with the model of the collection"
         )
     if not usable(vector):
-        raise InvalidInput("query_embedding is zero or holds NaN or infinity; cosine needs a direction")
+        raise InvalidInput("query_embedding is zero or holds NaN or infinity: it says nothing of a text")
     return vector
 
 

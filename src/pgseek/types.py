@@ -11,6 +11,7 @@ from typing import Any, Literal, NewType, TypeGuard
 from uuid import UUID
 
 from pgseek.errors import InvalidInput
+from pgseek.vectors import Metric, Storage, VectorIndex
 
 CollectionId = NewType("CollectionId", int)
 SpaceId = NewType("SpaceId", int)
@@ -23,6 +24,7 @@ InputType = Literal["document", "query"]
 Stage = Literal["storing", "indexing", "removing", "done"]
 Indexes = Literal["auto", "keep", "rebuild"]
 INDEXES: tuple[Indexes, ...] = ("auto", "keep", "rebuild")
+SpaceState = Literal["building", "ready", "active", "retired"]
 Kind = Literal["chunk", "document", "question", "summary"]
 FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
 LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
@@ -114,8 +116,10 @@ class Match:
 class Hit:
     """One ranked row, in the order SQL ranked it: a chunk as a rule.
 
-    ``score`` is what the fusion orders by, higher is better. ``dense_score`` is the cosine
-    similarity in -1..1 (None when the chunk has no embedding yet or the dense leg did not run);
+    ``score`` is what the fusion orders by, higher is better. ``dense_score`` is higher for what is
+    nearer: the cosine similarity in -1..1, the inner product, or 1 / (1 + distance) in 0..1 for the metrics
+    l2 and l1. ``dense_distance`` is the distance as pgvector gives it, lower is nearer. Both are None when
+    the chunk has no embedding yet or the dense leg did not run.
     ``lexical_score`` is the raw score of the lexical leg, 0 or more. ``dense_rank`` and
     ``lexical_rank`` are 1-based places among that leg's candidates, None when the leg did not
     bring this chunk up. The contributions add up to ``score``; None for a leg that did not run.
@@ -151,6 +155,7 @@ class Hit:
     provenance: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     section: str | None = None
     matched_text: str | None = None
+    dense_distance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,9 @@ class Search:
     ``syntax`` 'web' reads "phrases", +required, -excluded and prefix*; 'plain' reads words only.
     ``typos`` replaces words that no document has by the likeliest ones that some have.
     ``budget`` is in milliseconds: past them BM25 answers in its approximate form and says so.
-    With ``collapse`` each document appears once, with its best row.
+    With ``collapse`` each document appears once, with its best row. ``space`` is the number of another
+    space to search, which must be ready. ``ef_search`` (1..1,000; HNSW), ``probes`` (1..32,768; IVFFlat) and
+    ``rerank`` (1..100; indexes of less than whole vectors) make the dense leg surer and slower.
     """
 
     query: str
@@ -182,6 +189,10 @@ class Search:
     typos: bool = True
     budget: float = 50.0
     collapse: bool | None = None
+    space: int | None = None
+    ef_search: int | None = None
+    probes: int | None = None
+    rerank: int | None = None
 
     def __post_init__(self) -> None:
         _check_query(self.query)
@@ -209,6 +220,9 @@ class Search:
             raise InvalidInput(
                 f"budget is {self.budget!r}, but must be above 0 and at most {MAX_BUDGET:,} milliseconds"
             )
+        for name, most in (("space", 2**31 - 1), ("ef_search", 1000), ("probes", 32_768), ("rerank", 100)):
+            if getattr(self, name) is not None:
+                _check_whole(name, getattr(self, name), most)
         marks = self.highlight
         if not (isinstance(marks, tuple | list) and len(marks) == 2 and all(map(_is_text, marks))):
             raise InvalidInput(f"highlight is {marks!r}, but must be two texts without NUL bytes")
@@ -397,30 +411,74 @@ class EmbedderIdentity:
     normalized: bool
     query_prompt: str = ""
     document_prompt: str = ""
+    # Which version of the model, where its provider tells.
+    revision: str = ""
 
     def __str__(self) -> str:
         return f"{self.provider}:{self.model}@{self.dimensions}"
 
 
 @dataclass(frozen=True, slots=True)
+class SpaceInfo:
+    """An embedding space of a collection: vectors that can be compared with each other, and their index.
+
+    ``state`` is 'building' (vectors are missing yet), 'ready' (complete, and kept so by every write),
+    'active' (ready, and the one that is searched) or 'retired' (its vectors are gone). ``searching`` holds
+    what searches use unless they say otherwise: ef_search, probes, rerank. ``rows`` have a vector,
+    ``missing`` chunks have none yet; ``table_bytes`` and ``index_bytes`` are sizes on disk; None where they
+    were not asked for.
+    """
+
+    space_id: SpaceId
+    collection_id: CollectionId
+    identity: EmbedderIdentity
+    identity_hash: str
+    metric: Metric
+    storage: Storage
+    index: VectorIndex
+    searching: Mapping[str, Any]
+    state: SpaceState
+    created_at: datetime
+    activated_at: datetime | None
+    rows: int | None = None
+    missing: int | None = None
+    table_bytes: int | None = None
+    index_bytes: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.identity) if self.metric == "cosine" else f"{self.identity} by {self.metric}"
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionInfo:
     """A collection as the database holds it.
 
-    ``settings`` holds the search and chunking defaults; ``identity`` and ``space_id`` belong to
-    the active embedding space.
+    ``settings`` holds the search and chunking defaults; ``space`` is the active embedding space.
     """
 
     collection_id: CollectionId
     name: str
     language: str
     settings: Mapping[str, Any]
-    space_id: SpaceId
-    identity: EmbedderIdentity
-    identity_hash: str
-    storage: str
+    space: SpaceInfo
     documents: int | None = None
     chunks: int | None = None
     queued: int | None = None
+
+    @property
+    def space_id(self) -> SpaceId:
+        """The number of the active space."""
+        return self.space.space_id
+
+    @property
+    def identity(self) -> EmbedderIdentity:
+        """What makes the vectors of the active space."""
+        return self.space.identity
+
+    @property
+    def identity_hash(self) -> str:
+        """The SHA-256 of `identity`, in hexadecimal."""
+        return self.space.identity_hash
 
 
 @dataclass(frozen=True, slots=True)

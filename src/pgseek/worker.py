@@ -56,7 +56,7 @@ class Job:
 
     worker: str
     names: Sequence[str] | None
-    embedders: Mapping[str, Embedder]
+    embedders: Mapping[str, Embedder | Sequence[Embedder]]
     generators: Mapping[str, TextGenerator]
     share: Callable[[object], None]
     cache: CachePolicy
@@ -214,10 +214,10 @@ class _Worker:
         return served
 
     def _begin(self, info: CollectionInfo) -> Embedding | None:
-        given = self.job.embedders.get(info.name)
         try:
-            embedder = given if given is not None else self._embedders.get(info.identity_hash)
-            embedder = collections.matching_embedder(info, embedder)
+            given = collections.given_embedders(info, self.job.embedders.get(info.name))
+            own = collections.own_embedder(info, given) or self._embedders.get(info.identity_hash)
+            embedder = collections.matching_embedder(info, own)
             generator = collections.own_generator(info, self.job.generators.get(info.name))
         except PgseekError as error:
             line = f"collection {info.name!r} is passed over: {error}"
@@ -228,7 +228,7 @@ class _Worker:
         self.job.share(embedder)
         self.job.share(generator)
         spending = Spending(getattr(embedder, "price", 0.0))
-        return Embedding(info, embedder, self.job.cache, spending, generator)
+        return Embedding(info, embedder, self.job.cache, spending, generator, given)
 
     def _batch(self, info: CollectionInfo, served: _Served) -> Script[bool]:
         run = served.run

@@ -8,20 +8,21 @@ need not be put there again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from pgvector import HalfVector
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
 from pgseek.embedders.base import Vectors
-from pgseek.errors import CollectionNotFound, DatabaseError
+from pgseek.errors import CollectionNotFound, DatabaseError, SpacesChanged
 from pgseek.prepare import Prepared
+from pgseek.spaces import table_of
 from pgseek.steps import Script, copy_in, fetch, fetch_one
-from pgseek.types import Chunk, CollectionInfo
+from pgseek.types import Chunk, CollectionInfo, SpaceInfo
 
 # Staging tables' names end in the revision that made their columns so: a pooled session may outlive an
 # upgrade. JSON travels as the text it is (psycopg would write it as JSON once more).
@@ -95,6 +96,14 @@ class EmbeddedChunk:
     vector: Vectors
 
 
+@dataclass(frozen=True, slots=True)
+class SpaceVectors:
+    """Vectors, float32 (d,), of one more space: by document and ordinal. Some may be missing."""
+
+    space: SpaceInfo
+    vectors: Mapping[tuple[UUID, int], Vectors]
+
+
 def unfit(error: DatabaseError) -> str | None:
     """Return why the server cannot hold what was being written, None if that is not the reason."""
     if isinstance(error.__cause__, psycopg.errors.ProgramLimitExceeded | psycopg.DataError):
@@ -107,11 +116,16 @@ def write_batch(
     content: Sequence[Prepared],
     metadata: Sequence[Prepared],
     embedded: Mapping[UUID, list[EmbeddedChunk]],
+    others: Sequence[SpaceVectors] = (),
 ) -> Script[dict[str, int]]:
     """Write one batch; documents in the order of their ids, so that two ingests rarely deadlock.
 
     ``content`` holds documents whose content is new or changed, ``metadata`` those with other metadata
-    only. Another writer may have been there first: returns what really changed, by name of the report.
+    only; ``others`` what is known of the batch in spaces beside that of ``info``. Another writer may have
+    been there first: returns what really changed, by name of the report.
+
+    Raises:
+        SpacesChanged: the space that is searched is neither; nothing is written.
     """
     counts = dict.fromkeys(("new", "changed", "metadata_changed", "unchanged", "chunks"), 0)
     by_id = {d.document_id: d for d in sorted(content, key=lambda d: d.document_id)}
@@ -138,7 +152,7 @@ def write_batch(
     returned = {row["document_id"] for row in written}
     changed = [i for i in by_id if i in returned - inserted and before.get(i) != by_id[i].content_hash]
     fresh = [i for i in by_id if i in inserted]
-    yield from _put_chunks(info, by_id, fresh, changed, embedded)
+    yield from _put_chunks(info, by_id, fresh, changed, embedded, others)
     counts["chunks"] = sum(len(embedded[i]) for i in (*fresh, *changed))
     counts["new"] = len(fresh)
     counts["changed"] = len(changed)
@@ -168,9 +182,14 @@ def replace_chunks(
     info: CollectionInfo,
     documents: Mapping[UUID, Prepared],
     embedded: Mapping[UUID, list[EmbeddedChunk]],
+    others: Sequence[SpaceVectors] = (),
 ) -> Script[None]:
-    """Replace chunks and embeddings of documents that this transaction has locked, and end their waiting."""
-    yield from _put_chunks(info, documents, (), list(documents), embedded)
+    """Replace chunks and embeddings of documents that this transaction has locked, and end their waiting.
+
+    Raises:
+        SpacesChanged: see `write_batch`.
+    """
+    yield from _put_chunks(info, documents, (), list(documents), embedded, others)
 
 
 def _put_chunks(
@@ -179,6 +198,7 @@ def _put_chunks(
     fresh: Sequence[UUID],
     changed: Sequence[UUID],
     embedded: Mapping[UUID, list[EmbeddedChunk]],
+    others: Sequence[SpaceVectors],
 ) -> Script[None]:
     """Store chunks and vectors of ``fresh`` documents, which have none, and of ``changed`` ones."""
     if not fresh and not changed:
@@ -186,33 +206,59 @@ def _put_chunks(
     ids = sorted((*fresh, *changed))
     rows = [(documents[i], e) for i in ids for e in embedded[i]]
     weighting = yield from _weighting(info, rows)
+    live = yield from _live(info, others)
     yield from fetch(_STAGE_CHUNKS)
     yield from copy_in(_COPY_CHUNKS, _CHUNK_TYPES, (_chunk_row(document, e) for document, e in rows))
     parameters = {"collection": info.collection_id, "changed": list(changed), "weighting": weighting}
     if changed:
         yield from _clear(info, parameters)
     yield from fetch(_INSERT_CHUNKS + _UNLESS_KEPT if changed else _INSERT_CHUNKS, parameters)
-    table = Identifier("pgseek", f"embeddings_{info.space_id}")
+    if info.space_id in live:
+        known = ((d.document_id, e.chunk.ordinal, e.vector) for d, e in rows)
+        yield from _put_vectors(info.space, known, changed)
+    for other in others:
+        if other.space.space_id in live:
+            keys = ((d.document_id, e.chunk.ordinal) for d, e in rows)
+            found = ((*key, other.vectors[key]) for key in keys if key in other.vectors)
+            yield from _put_vectors(other.space, found, changed)
+
+
+def _live(info: CollectionInfo, others: Sequence[SpaceVectors]) -> Script[set[int]]:
+    """Return the spaces that are written to; the one that is searched is not changed from here on."""
+    given = [info.space, *(other.space for other in others)]
+    rows = yield from fetch(
+        "SELECT space_id, active FROM pgseek.live_spaces(%s, %s::int[], %s)",
+        [info.collection_id, [one.space_id for one in given], [one.identity_hash for one in given]],
+    )
+    if not {row["space_id"] for row in rows if row["active"]} <= {one.space_id for one in given}:
+        raise SpacesChanged(f"collection {info.name!r} is searched by another space by now")
+    return {row["space_id"] for row in rows}
+
+
+def _put_vectors(
+    space: SpaceInfo, vectors: Iterable[tuple[UUID, int, Vectors]], changed: Sequence[UUID]
+) -> Script[None]:
+    """Store vectors of one space: those of ``changed`` documents that it has not kept."""
+    table = table_of(space.space_id)
     held: set[tuple[UUID, int]] = set()
     if changed:
         found = yield from fetch(
             SQL(
-                "SELECT document_id, ordinal FROM {}"
-                " WHERE collection_id = %(collection)s AND document_id = ANY (%(changed)s)"
+                "SELECT document_id, ordinal FROM {} WHERE collection_id = %s AND document_id = ANY (%s)"
             ).format(table),
-            parameters,
+            [space.collection_id, list(changed)],
         )
         held = {(row["document_id"], row["ordinal"]) for row in found}
-    half = info.storage == "halfvec"
+    half = space.storage == "halfvec"
     yield from copy_in(
         SQL("COPY {} (collection_id, document_id, ordinal, embedding) FROM STDIN (FORMAT binary)").format(
             table
         ),
-        ("int4", "uuid", "int4", info.storage),
+        ("int4", "uuid", "int4", space.storage),
         (
-            (info.collection_id, d.document_id, e.chunk.ordinal, HalfVector(e.vector) if half else e.vector)
-            for d, e in rows
-            if (d.document_id, e.chunk.ordinal) not in held
+            (space.collection_id, i, ordinal, HalfVector(vector) if half else vector)
+            for i, ordinal, vector in vectors
+            if (i, ordinal) not in held
         ),
     )
 

@@ -28,7 +28,7 @@ from pgseek import (
     embedding,
     ingest,
 )
-from pgseek.embedders.base import PROBE
+from pgseek.embedders.base import PROBES
 from pgseek.embedders.openai import CompatibleEmbedder, OpenAIEmbedder
 
 MODEL = "text-embedding-3-small"
@@ -249,7 +249,7 @@ def test_what_a_dead_worker_had_claimed_is_taken_over(client, dsn):
 def test_a_claim_lasts_while_its_text_is_being_embedded(dsn, monkeypatch):
     class Slow(CountingEmbedder):
         def embed_documents(self, texts):
-            time.sleep(1.2 if PROBE not in texts else 0)
+            time.sleep(1.2 if PROBES[0] not in texts else 0)
             return super().embed_documents(texts)
 
     # Shorter than the embedding takes: only renewed claims keep the second worker off.
@@ -278,7 +278,7 @@ def test_claims_of_the_batch_behind_last_as_long(dsn, monkeypatch):
 
     class Slow(CountingEmbedder):
         def embed_documents(self, texts):
-            time.sleep(2 if PROBE not in texts else 0)
+            time.sleep(2 if PROBES[0] not in texts else 0)
             return super().embed_documents(texts)
 
     one, two = Slow(), CountingEmbedder()
@@ -422,7 +422,7 @@ def test_a_drain_that_fails_keeps_what_was_answered(client, dsn, service):
         docs.drain_queue()
     service.faults = None
     assert docs.drain_queue().changed == 1
-    assert {times for text, times in service.answered.items() if text != PROBE} == {1}
+    assert {times for text, times in service.answered.items() if text not in PROBES} == {1}
 
 
 def test_a_cancelled_ingest_asks_for_no_more(dsn, service):
@@ -456,7 +456,7 @@ def test_a_cancelled_ingest_asks_for_no_more(dsn, service):
 def test_a_client_closed_while_it_works_says_so(dsn):
     class Slow(CountingEmbedder):
         def embed_documents(self, texts):
-            time.sleep(0.5 if PROBE not in texts else 0)
+            time.sleep(0.5 if PROBES[0] not in texts else 0)
             return super().embed_documents(texts)
 
     client = Client(dsn)

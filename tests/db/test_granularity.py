@@ -665,7 +665,7 @@ def test_settings_of_the_session_stay_as_they_were(granular, module_dsn):
     with connect(module_dsn) as connection:
         connection.execute("SET hnsw.ef_search = 55")
         connection.execute(
-            "SELECT * FROM pgseek.search('docs', 'word1', k => 80, candidates => 10, query_embedding => %s::vector)",
+            "SELECT * FROM pgseek.search('docs', 'word1', k => 80, candidates => 10, query_embedding => %s::vector, space_id => 1)",
             [str([0.1] * 8)],
         )
         assert connection.execute("SHOW hnsw.ef_search").fetchone() == {"hnsw.ef_search": "55"}

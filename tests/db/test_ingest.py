@@ -179,14 +179,14 @@ def test_an_embedder_of_the_wrong_shape_is_refused(client):
         def embed_documents(self, texts):
             return np.ones((len(texts), 7), dtype=np.float32)
 
-    told = r"shape \(1, 7\) for 1 texts, but the space needs \(1, 8\)"
+    told = r"shape \(5, 7\) for 5 texts, but the space needs \(5, 8\)"
     with pytest.raises(EmbedderError, match=told):
         client.create_collection("docs", embedder=Wrong())
     assert client.list_collections() == []
     client.create_collection("docs", embedder=CountingEmbedder())
     docs = client.collection("docs", embedder=Wrong())
     with pytest.raises(EmbedderError, match=told):
-        docs.ingest([{"id": "1", "text": "x"}])
+        docs.ingest([{"id": str(n), "text": f"x {n}"} for n in range(5)])
     assert docs.count() == 0
 
 
@@ -355,7 +355,7 @@ def test_the_index_is_built_once_there_are_rows_enough(docs, dsn):
 def test_3072_dimensions_are_stored_as_halfvec(client, dsn):
     docs = client.create_collection("wide", embedder=CountingEmbedder(3072))
     docs.ingest([{"id": str(n), "text": f"text {n}"} for n in range(1100)])
-    assert docs.info().storage == "halfvec"
+    assert docs.info().space.storage == "halfvec"
     hit = docs.search("text 5", query_embedding=docs._own_embedder().embed_documents(["text 5"])[0], alpha=1)[
         0
     ]

@@ -300,16 +300,16 @@ def test_a_graph_that_stays_is_asked_for_once(docs, dsn, monkeypatch):
     asked = []
     suspend = loading_scripts.indexes.suspend_graph
 
-    def noted(info):
-        asked.append(info.name)
-        return suspend(info)
+    def noted(space):
+        asked.append(space.space_id)
+        return suspend(space)
 
     monkeypatch.setattr(loading_scripts.indexes, "suspend_graph", noted)
     # As many as that: too many for the graph, not for the index of words. Somebody reads meanwhile.
     with connect(dsn) as other, other.transaction():
         other.execute("SELECT * FROM pgseek.embeddings_1")
         docs.ingest(iter(numbered(3000, 5400)), batch_size=200)
-    assert asked == ["docs"]
+    assert asked == [1]
     assert indexes(dsn) == before
 
 

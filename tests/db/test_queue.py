@@ -221,7 +221,7 @@ def test_an_embedder_that_is_down_costs_no_document_an_attempt(client, dsn):
 
 
 def test_back_off_grows_and_ends(client, dsn):
-    embedder = Failing("x")
+    embedder = Failing("x text")
     docs = client.create_collection("docs", embedder=embedder)
     put(dsn, "x text")
     policy = QueuePolicy(attempts=8)

@@ -100,7 +100,9 @@ def test_a_vector_given_to_sql_ranks_as_the_clients_do(dsn, docs):
     ]["v"]
     rows(dsn, "DELETE FROM pgseek.embedding_cache")
     given = rows(
-        dsn, "SELECT * FROM pgseek.search('docs', %s, query_embedding => %s::vector)", [query, cached]
+        dsn,
+        "SELECT * FROM pgseek.search('docs', %s, query_embedding => %s::vector, model => 'wordllama:l2_supercat')",
+        [query, cached],
     )
     assert [(r["external_id"], r["score"]) for r in given] == [(h.id, h.score) for h in hits]
     assert {r["degraded"] for r in given} == {None}
@@ -428,7 +430,8 @@ def test_search_settings_do_not_outlive_the_search(dsn, docs):
     with connect(dsn) as connection, connection.transaction():
         connection.execute("SET LOCAL hnsw.ef_search = 77")
         connection.execute(
-            "SELECT * FROM pgseek.search('docs', 'cache', query_embedding => %s::vector)", [vector]
+            "SELECT * FROM pgseek.search('docs', 'cache', query_embedding => %s::vector, space_id => 1)",
+            [vector],
         )
         shown = connection.execute(
             "SELECT current_setting('hnsw.ef_search') AS ef, current_setting('hnsw.iterative_scan') AS scan,"
@@ -452,7 +455,11 @@ def test_a_thousand_failing_searches_leak_no_connection(dsn):
 def _wrong_dimensions():
     from pgseek.steps import fetch
 
-    return (yield from fetch("SELECT * FROM pgseek.search('docs', 'x', query_embedding => '[1,2]')"))
+    return (
+        yield from fetch(
+            "SELECT * FROM pgseek.search('docs', 'x', query_embedding => '[1,2]', space_id => 1)"
+        )
+    )
 
 
 def test_a_killed_connection_is_replaced(dsn, docs):
@@ -579,8 +586,14 @@ def test_highlight_marks_are_taken_literally(docs):
         ("'docs', 'x', query_embedding => '[1,2]'", "has 2 dimensions, but collection 'docs' uses wordllama"),
         ("'docs', repeat('x ', 10001)", "the query has 20002 characters"),
         ("'docs', 'x', budget => 0", "budget is 0"),
-        ("'docs', 'x', query_embedding => array_fill(0, ARRAY[256])::vector", "the query embedding is zero"),
-        ("'docs', 'x', space_id => 99", "embedded for space 99, but collection 'docs' now uses space 1"),
+        (
+            "'docs', 'x', query_embedding => array_fill(0, ARRAY[256])::vector, space_id => 1",
+            "the query embedding is zero",
+        ),
+        (
+            "'docs', 'x', space_id => 99",
+            "of space 99, which is not there, but collection 'docs' now uses wordllama:l2_supercat@256 (space 1)",
+        ),
         ("'dogs', 'x'", "there is no collection 'dogs'"),
         ("NULL, 'x'", "there is no collection NULL"),
     ],

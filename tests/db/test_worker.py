@@ -17,7 +17,7 @@ from support import CountingEmbedder, rows
 
 from pgseek import Client, CollectionNotFound, EmbedderError, InvalidInput, QueuePolicy
 from pgseek.db import embedded, schema
-from pgseek.embedders.base import PROBE
+from pgseek.embedders.base import PROBE, PROBES
 
 MODEL = "text-embedding-3-small"
 DEADLINE = 60.0
@@ -97,7 +97,7 @@ def make(dsn, name="docs"):
 
 
 def texts_answered(service):
-    return {text: n for text, n in service.answered.items() if text != PROBE}
+    return {text: n for text, n in service.answered.items() if text not in PROBES}
 
 
 # Several processes.

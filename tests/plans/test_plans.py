@@ -66,7 +66,7 @@ def plans(dsn, call):
 
 
 def search(options="", query=QUERY):
-    return f"SELECT * FROM pgseek.search('docs', '{query}', query_embedding => %(v)s::vector{options})"
+    return f"SELECT * FROM pgseek.search('docs', '{query}', query_embedding => %(v)s::vector, space_id => 1{options})"
 
 
 def test_a_hybrid_search_uses_hnsw_gin_and_primary_keys(filled):

@@ -116,7 +116,7 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
         return
     made = table("name", "language", "embedder", "storage")
     for info in found:
-        made.add_row(info.name, info.language, str(info.identity), info.storage)
+        made.add_row(info.name, info.language, str(info.space), info.space.storage)
     out.print(made if found else "no collections yet; pgseek collections create NAME")
 
 
@@ -133,9 +133,12 @@ def show(context: typer.Context, name: str, as_json: Json = False) -> None:
     made.add_row("name", info.name)
     made.add_row("language", info.language)
     made.add_row("embedder", str(info.identity))
+    made.add_row("metric", info.space.metric)
     made.add_row(
-        "storage", f"{info.storage}({info.identity.dimensions}), table pgseek.embeddings_{info.space_id}"
+        "storage",
+        f"{info.space.storage}({info.identity.dimensions}), table pgseek.embeddings_{info.space_id}",
     )
+    made.add_row("index", str(info.space.index))
     made.add_row("documents", f"{info.documents or 0:,}")
     made.add_row("chunks", f"{info.chunks or 0:,}")
     made.add_row("waiting for embeddings", f"{info.queued or 0:,}")

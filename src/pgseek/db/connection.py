@@ -11,8 +11,7 @@ from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from pgseek.db.revisions import HEAD, KNOWN, VERSION_TABLE
-from pgseek.db.storage import SCHEMA
+from pgseek.db.revisions import HEAD, KNOWN, SCHEMA, VERSION_TABLE
 from pgseek.errors import (
     CollectionNotFound,
     ConfigurationError,

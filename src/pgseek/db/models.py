@@ -6,6 +6,8 @@ of its keys, so it can be sharded by either.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pgvector.sqlalchemy import HALFVEC, SPARSEVEC, VECTOR
 from sqlalchemy import (
     ARRAY,
@@ -14,6 +16,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Double,
     ForeignKey,
@@ -26,6 +29,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
     Uuid,
     func,
@@ -35,8 +39,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
-from pgseek.db.storage import SCHEMA, Storage
+from pgseek.db.revisions import SCHEMA
 from pgseek.types import SpaceId
+from pgseek.vectors import OPERATORS, Metric, Storage, VectorIndex
 
 metadata = MetaData(
     schema=SCHEMA,
@@ -59,6 +64,8 @@ collections = Table(
     Column("languages", ARRAY(Text), nullable=False),
     Column("settings", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("active_space_id", Integer),
+    # The collection that this one, hidden, is a copy of while its chunks are made anew.
+    Column("copy_of", Integer),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     UniqueConstraint("name"),
 )
@@ -80,15 +87,45 @@ embedding_spaces = Table(
     Column("storage", Text, nullable=False),
     Column("prompts", JSONB, nullable=False),
     Column("normalized", Boolean, nullable=False),
+    # Which version of the model, where its provider tells.
+    Column("revision", Text, nullable=False, server_default=text("''")),
     # SHA-256, in hexadecimal, of everything that changes a vector; the key of the cache.
     Column("identity", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # How it is indexed, see storage.VectorIndex.
+    Column(
+        "indexing",
+        JSONB,
+        nullable=False,
+        server_default=text("""'{"method": "hnsw", "form": "full"}'::jsonb"""),
+    ),
+    # What searches use unless they say otherwise: ef_search, probes, rerank.
+    Column("searching", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    # When it last became the one that is searched.
+    Column("activated_at", DateTime(timezone=True)),
     CheckConstraint("dimensions BETWEEN 1 AND 16000", name="dimensions"),
-    CheckConstraint("metric IN ('cosine')", name="metric"),
+    CheckConstraint("metric IN ('cosine', 'inner_product', 'l2', 'l1')", name="metric"),
     CheckConstraint("storage IN ('vector', 'halfvec')", name="storage"),
     CheckConstraint("state IN ('building', 'ready', 'active', 'retired')", name="state"),
     Index("embedding_spaces_collection_id_idx", "collection_id"),
+)
+
+# Vectors of a few fixed texts, as the embedder gave them when the space was made.
+space_probes = Table(
+    "space_probes",
+    metadata,
+    Column(
+        "space_id",
+        Integer,
+        ForeignKey(embedding_spaces.c.space_id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("input_type", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("embedding", VECTOR(), nullable=False),
+    PrimaryKeyConstraint("space_id", "input_type", "text"),
+    CheckConstraint("input_type IN ('document', 'query')", name="input_type"),
 )
 
 documents = Table(
@@ -297,13 +334,50 @@ def embedding_table(space_id: SpaceId, dimensions: int, storage: Storage) -> Tab
     )
 
 
-def embedding_index(table: Table, storage: Storage) -> Index:
-    """Return the HNSW index (cosine) of a space's table; built after the first bulk of rows."""
+def index_name(space_id: SpaceId, index: VectorIndex) -> str:
+    """Return the name of a space's index."""
+    return f"embeddings_{space_id}_{index.method}"
+
+
+def embedding_index(
+    table: Table,
+    dimensions: int,
+    storage: Storage,
+    metric: Metric,
+    index: VectorIndex,
+    *,
+    name: str,
+    concurrently: bool = False,
+) -> Index:
+    """Return the index of a space's table; ``index`` must have a method, and for IVFFlat its lists."""
+    column = table.c.embedding
+    expression: ColumnElement[Any] | TextClause = column
+    opclass = f"{storage}_{OPERATORS[metric][0]}"
+    if index.form == "binary":
+        expression = text(f"(binary_quantize(embedding)::bit({dimensions}))")
+        opclass = "bit_hamming_ops"
+    elif index.form == "prefix":
+        expression = text(f"(subvector(embedding, 1, {index.prefix})::{storage}({index.prefix}))")
+    parameters = {
+        name: value
+        for name, value in (
+            ("m", index.m),
+            ("ef_construction", index.ef_construction),
+            ("lists", index.lists),
+        )
+        if value is not None
+    }
+    if index.form != "full":
+        # An expression has no name that the dialect could find its operator class by.
+        expression = text(f"{expression} {opclass}")
     return Index(
-        f"{table.name}_hnsw",
-        table.c.embedding,
-        postgresql_using="hnsw",
-        postgresql_ops={"embedding": f"{storage}_cosine_ops"},
+        name,
+        expression,
+        postgresql_using=index.method,
+        postgresql_ops={"embedding": opclass},
+        postgresql_with=parameters,
+        postgresql_concurrently=concurrently,
+        _table=table,
     )
 
 
@@ -312,10 +386,27 @@ def create_table_ddl(space_id: SpaceId, dimensions: int, storage: Storage) -> st
     return _ddl(CreateTable(embedding_table(space_id, dimensions, storage)))
 
 
-def create_index_ddl(space_id: SpaceId, dimensions: int, storage: Storage) -> str:
+def create_index_ddl(
+    space_id: SpaceId,
+    dimensions: int,
+    storage: Storage,
+    metric: Metric,
+    index: VectorIndex,
+    *,
+    name: str | None = None,
+    concurrently: bool = False,
+) -> str:
     """Return the CREATE INDEX IF NOT EXISTS of a space; pgvector's schema must be on the search path."""
-    table = embedding_table(space_id, dimensions, storage)
-    return _ddl(CreateIndex(embedding_index(table, storage), if_not_exists=True))
+    made = embedding_index(
+        embedding_table(space_id, dimensions, storage),
+        dimensions,
+        storage,
+        metric,
+        index,
+        name=name or index_name(space_id, index),
+        concurrently=concurrently,
+    )
+    return _ddl(CreateIndex(made, if_not_exists=True))
 
 
 def create_codes_ddl() -> str:

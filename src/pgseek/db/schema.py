@@ -27,9 +27,8 @@ from pgseek.db.connection import (
     translate,
 )
 from pgseek.db.models import metadata
-from pgseek.db.revisions import HEAD, KNOWN, VERSION_TABLE
+from pgseek.db.revisions import HEAD, KNOWN, SCHEMA, VERSION_TABLE
 from pgseek.db.sqltext import FUNCTIONS, function_sql
-from pgseek.db.storage import SCHEMA
 from pgseek.errors import ConfigurationError, InvalidInput
 
 __all__ = [

@@ -38,6 +38,13 @@ FUNCTIONS = (
     "snippet",
     "refresh_statistics",
     "reweigh",
+    "describe_space",
+    "check_model",
+    "dense_parts",
+    "begin_walk",
+    "end_walk",
+    "nearest",
+    "live_spaces",
     "search",
     "canonical_language",
     "document_problem",
@@ -49,6 +56,7 @@ FUNCTIONS = (
     "delete_document",
     "follow_rows",
     "misplaced_chunks",
+    "put_embeddings",
 )
 
 

@@ -20,6 +20,14 @@ Vectors = npt.NDArray[np.float32]
 
 # What is embedded to look at a vector of a space: how long it is, and whether of unit length.
 PROBE = "pgseek"
+# What a model is known by: kept with a space, and embedded again to see whether it is still the same model.
+PROBES = (
+    PROBE,
+    "The quick brown fox jumps over the lazy dog.",
+    "error E-4021: connection refused",
+    "Wie hoch ist der Eiffelturm?",
+    "東京の天気は晴れです。",
+)
 # Vectors that were rounded to 16 bits on their way still count as of unit length.
 UNIT_TOLERANCE = 1e-3
 
@@ -76,7 +84,11 @@ class Embedder(Protocol):
 
 def identity_hash(identity: EmbedderIdentity) -> str:
     """Return the SHA-256, in hexadecimal, of everything that changes a vector."""
-    canonical = json.dumps(asdict(identity), sort_keys=True, ensure_ascii=True)
+    parts = asdict(identity)
+    if not identity.revision:
+        # Hashed as before there were any.
+        del parts["revision"]
+    canonical = json.dumps(parts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -90,12 +102,13 @@ def checked_documents(embedder: Embedder, texts: Sequence[str]) -> Vectors:
 
 
 def check_probe(embedder: Embedder, vectors: Vectors) -> None:
-    """Compare the vector of `PROBE`, shape (1, d), with what the embedder says of itself.
+    """Compare the vectors of `PROBES`, shape (n, d), with what the embedder says of itself.
 
     Raises:
         EmbedderError: it says that its vectors have unit length, and they do not.
     """
-    length = float(np.linalg.norm(vectors[0].astype(np.float64)))
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    length = float(lengths[np.argmax(np.abs(lengths - 1))])
     if embedder.identity.normalized and abs(length - 1) > UNIT_TOLERANCE:
         raise EmbedderError(
             f"{embedder.model_id} says that its vectors have unit length, but one has length {length:.4g}: "
@@ -143,7 +156,7 @@ def checked_query(embedder: Embedder, text: str) -> Vectors:
 
 
 def usable(vector: Vectors) -> bool:
-    """Return whether cosine distance is defined for ``vector``: finite and not zero."""
+    """Return whether ``vector`` says something of a text: finite and not zero."""
     return bool(np.isfinite(vector).all() and vector.any())
 
 

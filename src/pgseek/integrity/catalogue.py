@@ -10,17 +10,18 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from pgseek.collections import WITHOUT_FOREIGN_KEY
-from pgseek.db.storage import Storage
-from pgseek.indexes import CODES, INDEX_FROM
+from pgseek.indexes import CODES, INDEX_FROM, filled
 from pgseek.integrity.report import EXAMPLES, Finding
+from pgseek.spaces import table_of
 from pgseek.types import SpaceId
+from pgseek.vectors import Metric, Storage, VectorIndex
 
 Connection = psycopg.Connection[dict[str, Any]]
 
 # From pg_class, not by to_regclass: that would see what other transactions did since this one began.
 _SPACES = """
-SELECT s.space_id, s.collection_id, c.name, s.dimensions, s.storage, s.identity, s.state,
-       s.space_id = c.active_space_id AS active, t.oid IS NOT NULL AS has_table
+SELECT s.space_id, s.collection_id, c.name, s.dimensions, s.storage, s.identity, s.state, s.metric,
+       s.indexing, s.space_id = c.active_space_id AS active, t.oid IS NOT NULL AS has_table
   FROM pgseek.embedding_spaces s
   JOIN pgseek.collections c USING (collection_id)
   LEFT JOIN pg_class t ON t.relname = 'embeddings_' || s.space_id AND t.relnamespace = 'pgseek'::regnamespace
@@ -102,13 +103,20 @@ class Space:
     storage: Storage
     identity: str
     state: str
+    metric: Metric
+    indexing: dict[str, Any]
     active: bool
     has_table: bool
 
     @property
     def table(self) -> Identifier:
         """The space's table of vectors."""
-        return Identifier("pgseek", f"embeddings_{self.space_id}")
+        return table_of(self.space_id)
+
+    @property
+    def index(self) -> VectorIndex:
+        """How its vectors are indexed."""
+        return VectorIndex.parse(self.indexing)
 
 
 def spaces(connection: Connection, ids: Sequence[int]) -> list[Space]:
@@ -121,7 +129,7 @@ def tables(found: Sequence[Space]) -> Iterator[Finding]:
     from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
 
     for space in found:
-        if not space.has_table:
+        if not space.has_table and space.state != "retired":
             ddl = _line(models.create_table_ddl(space.space_id, space.dimensions, space.storage))
             mend = f"{ddl}; then pgseek doctor --deep --repair {space.name}"
             name = f"embeddings_{space.space_id}"
@@ -148,10 +156,17 @@ def indexes(connection: Connection, found: Sequence[Space]) -> Iterator[Finding]
             SQL("SELECT count(*) AS rows FROM (SELECT FROM {} LIMIT %s) AS head").format(space.table),
             [INDEX_FROM],
         ).fetchall()
-        name = f"embeddings_{space.space_id}_hnsw"
+        index = space.index
+        if index.method == "none":
+            continue
+        name = models.index_name(space.space_id, index)
         if row["rows"] == INDEX_FROM and not connection.execute(_HAS_INDEX, [name]).fetchall():
             what = "index missing, without which a search by meaning reads every vector"
-            ddl = _line(models.create_index_ddl(space.space_id, space.dimensions, space.storage))
+            ddl = _line(
+                models.create_index_ddl(
+                    space.space_id, space.dimensions, space.storage, space.metric, filled(index, INDEX_FROM)
+                )
+            )
             mend = f"{loading}the next ingest into {space.name} as the tables' owner builds it, or: {ddl}"
             yield Finding("index_missing", space.name, 1, what, (name,), mend, harmless=bool(loading))
 

@@ -3,7 +3,8 @@
 -- Arguments:  collection       name
 --             query            see parse_query(); not blank
 --             k                rows returned, 1..10,000
---             query_embedding  the query's vector in the collection's active space. Without it the
+--             query_embedding  the query's vector in the collection's active space; the caller says of which model
+--                              it is, with model or space_id. Without it the
 --                              cached vector of this exact text is used; failing that the rows are
 --                              ranked lexically and say so in "degraded"
 --             alpha            weight of the dense leg in 0..1; 0 and 1 run a single leg;
@@ -24,23 +25,30 @@
 --             highlight        the two texts put around matched words
 --             budget           milliseconds for reading the query and the BM25 leg; past them its approximate
 --                              form answers and the rows say so in "degraded"
---             space_id         the space that query_embedding belongs to: refused if it is not the active
---                              one, so that vectors of two models are never compared
+--             space_id, model  what query_embedding is of, one of the two: the number of a space, or provider:model
+--                              (@dimensions or without). Refused if that is not what is searched, so that vectors of
+--                              two models are never compared
 --             collapse         each document once, with its best row. More candidates are taken until there are k
 --                              documents, or no more candidates; default: the collection's setting
+--             space            search this space of the collection in place of the active one; it must be ready
+--             ef_search        rows that a walk through an HNSW index keeps in mind, 1..1000: more find more of the
+--                              nearest. Default: the space's setting, else as many as there are candidates
+--             probes           lists that are read of an IVFFlat index; default: the space's setting, else a tenth
+--             rerank           where the index knows less than whole vectors, rows compared by these for each candidate
 -- Returns:    a question or a summary ("kind") is shown as the chunk it was written for, with itself as
 --             "matched_text"; a whole document as its first 2,000 characters. "section" is the part of the document
 --             to read around a chunk, where it has sections.
 -- Ordering:   score descending; ties by document_id, then the row's ordinal. "rank" is 1-based.
--- Scores:     dense_score is the cosine similarity (-1..1), lexical_score the raw score (>= 0); the
+-- Scores:     dense_score is higher for the nearer: the cosine (-1..1), the inner product, or 1 / (1 + distance) of
+--             L2 and L1; dense_distance is what pgvector's operator gave. lexical_score is the raw score (>= 0); the
 --             contributions are what each leg added to score, NULL for a leg that did not run. "matched" is a
 --             JSON array, heaviest first: {"lexeme", "weight": what it added to a BM25 score, "origin": the
 --             word or prefix as typed, where the lexeme stands for another}.
 -- Errors:     PGS01 no such collection, PGS02 argument out of range, PGS04 wrong dimensions,
---             PGS05 the vector of another space
--- Volatility: volatile, because hnsw.* are set for its statement (and put back). It writes nothing
+--             PGS05 the vector of another space, or nothing said of it; no such space
+-- Volatility: volatile, because settings of indexes are set for its statement (and put back). It writes nothing
 --             and runs on a read-only standby.
--- Index:      embeddings_<space>_hnsw, chunks_codes_idx (GIN), documents_metadata (GIN), primary keys.
+-- Index:      that of embeddings_<space>, chunks_codes_idx (GIN), documents_metadata (GIN), primary keys.
 CREATE OR REPLACE FUNCTION pgseek.search(
     collection text,
     query text,
@@ -59,7 +67,12 @@ CREATE OR REPLACE FUNCTION pgseek.search(
     normalization text DEFAULT NULL,
     syntax text DEFAULT 'web',
     typos boolean DEFAULT true,
-    collapse boolean DEFAULT NULL)
+    collapse boolean DEFAULT NULL,
+    model text DEFAULT NULL,
+    space integer DEFAULT NULL,
+    ef_search integer DEFAULT NULL,
+    probes integer DEFAULT NULL,
+    rerank integer DEFAULT NULL)
 RETURNS TABLE (
     rank integer,
     external_id text,
@@ -83,7 +96,8 @@ RETURNS TABLE (
     kind text,
     provenance jsonb,
     section text,
-    matched_text text)
+    matched_text text,
+    dense_distance double precision)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -95,7 +109,8 @@ DECLARE
     deepest CONSTANT integer := 10000;
     started CONSTANT timestamptz := clock_timestamp();
     of_collection pgseek.collections := pgseek.require_collection(collection);
-    space pgseek.embedding_spaces;
+    of_space pgseek.embedding_spaces;
+    parts record;
     parsed record;
     terms record;
     words tsquery;
@@ -110,7 +125,6 @@ DECLARE
     reason text;
     matching bigint;
     depth integer;
-    operand text;
     rank_function text;
     dense_where text := '';
     exact_dense boolean := false;
@@ -120,16 +134,15 @@ DECLARE
     single_score text;
     matched_sql text;
     ranking text;
-    old_ef text;
-    old_scan text;
-    old_tuples text;
+    before jsonb;
+    settings_before jsonb;
     -- Whether there are rows besides chunks: written ones, and ones for whole documents.
     with_written boolean;
     with_whole boolean;
     -- What such rows are held to, besides the restriction, and how they are shown.
     restricted text := '';
     shown text := 'c.text';
-    columns CONSTANT text := 'document_id uuid, ordinal integer, place bigint, score float8, dense_score float8, dense_rank bigint,'
+    columns CONSTANT text := 'document_id uuid, ordinal integer, place bigint, score float8, dense_score float8, dense_distance float8, dense_rank bigint,'
         ' dense_part float8, lexical_score float8, lexical_rank bigint, lexical_part float8';
     -- Of a collapsed ranking: its rows, and what is known of the legs they came from.
     places jsonb;
@@ -189,25 +202,40 @@ BEGIN
     with_whole := coalesce((of_collection.settings ->> 'document_vectors')::boolean, false);
 
     -- The dense leg: whether it can run, and with which vector.
-    SELECT s.* INTO STRICT space FROM pgseek.embedding_spaces s WHERE s.space_id = of_collection.active_space_id;
-    with_dense := fusion = 'rrf' OR alpha > 0;
-    IF space_id <> space.space_id THEN
-        RAISE EXCEPTION 'the query was embedded for space %, but collection % now uses space % (%:% with % dimensions)',
-            space_id, quote_literal(of_collection.name), space.space_id, space.provider, space.model, space.dimensions
-            USING ERRCODE = 'PGS05', HINT = 'open the collection again';
+    SELECT s.* INTO of_space FROM pgseek.embedding_spaces s
+     WHERE s.space_id = coalesce(space, of_collection.active_space_id) AND s.collection_id = of_collection.collection_id;
+    IF of_space.state IS NULL OR of_space.state NOT IN ('active', 'ready') THEN
+        RAISE EXCEPTION 'collection % cannot be searched by space %: %', quote_literal(of_collection.name), space,
+            coalesce(format('it is %s', CASE of_space.state WHEN 'building' THEN 'still being built' ELSE of_space.state END), 'it has no such space')
+            USING ERRCODE = 'PGS05', HINT = 'pgseek spaces list shows those it has';
     END IF;
-    IF query_embedding IS NOT NULL AND @vector@.vector_dims(query_embedding) <> space.dimensions THEN
+    with_dense := fusion = 'rrf' OR alpha > 0;
+    IF query_embedding IS NOT NULL AND @vector@.vector_dims(query_embedding) <> of_space.dimensions THEN
         RAISE EXCEPTION 'the query embedding has % dimensions, but collection % uses %:% with %',
             @vector@.vector_dims(query_embedding), quote_literal(of_collection.name),
-            space.provider, space.model, space.dimensions
+            of_space.provider, of_space.model, of_space.dimensions
             USING ERRCODE = 'PGS04', HINT = 'embed the query with the model of the collection';
     END IF;
-    IF query_embedding IS NOT NULL AND @vector@.vector_norm(query_embedding) = 0 THEN
+    IF query_embedding IS NOT NULL OR space_id IS NOT NULL OR model IS NOT NULL THEN
+        PERFORM pgseek.check_model(of_collection.name, of_space.space_id, space_id, model);
+    END IF;
+    IF query_embedding IS NOT NULL AND of_space.metric = 'cosine' AND @vector@.vector_norm(query_embedding) = 0 THEN
         RAISE EXCEPTION 'the query embedding is zero; cosine needs a direction' USING ERRCODE = 'PGS02';
     END IF;
+    IF ef_search IS NOT NULL AND ef_search NOT BETWEEN 1 AND 1000 THEN
+        RAISE EXCEPTION 'ef_search is %, but must be from 1 to 1000', ef_search USING ERRCODE = 'PGS02';
+    END IF;
+    IF probes IS NOT NULL AND probes NOT BETWEEN 1 AND 32768 THEN
+        RAISE EXCEPTION 'probes is %, but must be from 1 to 32768', probes USING ERRCODE = 'PGS02';
+    END IF;
+    IF rerank IS NOT NULL AND rerank NOT BETWEEN 1 AND 100 THEN
+        RAISE EXCEPTION 'rerank is %, but must be from 1 to 100', rerank USING ERRCODE = 'PGS02';
+    END IF;
+    parts := pgseek.dense_parts(of_space);
+    rerank := CASE WHEN of_space.indexing ->> 'form' = 'full' THEN 1 ELSE coalesce(rerank, parts.rerank) END;
     IF with_dense AND query_embedding IS NULL THEN
         SELECT c.embedding INTO query_embedding FROM pgseek.embedding_cache c
-         WHERE c.identity = space.identity AND c.input_type = 'query'
+         WHERE c.identity = of_space.identity AND c.input_type = 'query'
            AND c.text_hash = sha256(convert_to(query, 'UTF8'))
            AND (c.expires_at IS NULL OR c.expires_at > statement_timestamp());
         IF query_embedding IS NULL THEN
@@ -266,9 +294,6 @@ BEGIN
         shown := format('CASE c.kind WHEN ''document'' THEN left(d.body, 2000) ELSE %s END', shown);
     END IF;
 
-    operand := CASE space.storage
-        WHEN 'halfvec' THEN format('$2::@vector@.halfvec(%s)', space.dimensions)
-        ELSE format('$2::@vector@.vector(%s)', space.dimensions) END;
     IF with_dense AND filter IS NOT NULL THEN
         SELECT count(*) INTO matching FROM (
             SELECT FROM pgseek.documents d
@@ -296,16 +321,23 @@ BEGIN
             ELSE ' AND EXISTS (SELECT FROM pgseek.chunks c WHERE c.collection_id = $1'
                  ' AND c.document_id = e.document_id AND c.ordinal = e.ordinal AND c.lexemes @@ $16' || restricted || ')' END;
     END IF;
-    -- Adding zero keeps the planner from walking the HNSW graph for the few that match.
-    dense_order := format(CASE WHEN exact_dense THEN '(e.embedding OPERATOR(@vector@.<=>) %s) + 0'
-        ELSE 'e.embedding OPERATOR(@vector@.<=>) %s' END, operand);
+    -- Adding zero keeps the planner from walking the index for the few that match.
+    IF exact_dense THEN
+        rerank := 1;
+        dense_order := format('(%s) + 0', parts.distance);
+    ELSE
+        dense_order := parts.walk;
+    END IF;
 
     -- Each leg limits in its own CTE; places are given in a second one, so that the first keeps its
     -- index order (and can run next to the data when the tables are distributed).
-    dense_sql := format(
-        'SELECT e.document_id, e.ordinal, e.embedding OPERATOR(@vector@.<=>) %s AS distance'
-        ' FROM pgseek.%I e WHERE true%s ORDER BY %s LIMIT $4',
-        operand, 'embeddings_' || space.space_id, dense_where, dense_order);
+    dense_sql := format('SELECT e.document_id, e.ordinal, %s AS distance FROM pgseek.%I e WHERE true%s ORDER BY %s LIMIT $4%s',
+        parts.distance, 'embeddings_' || of_space.space_id, dense_where, dense_order, CASE WHEN rerank > 1 THEN ' * $28' ELSE '' END);
+    IF rerank > 1 THEN
+        -- The index knows a sketch of each vector: the best by it are compared by what is stored.
+        dense_sql := format('SELECT n.document_id, n.ordinal, n.distance FROM (%s) AS n ORDER BY n.distance, n.document_id, n.ordinal LIMIT $4',
+            dense_sql);
+    END IF;
     lexical_sql := CASE
         WHEN lexical = 'bm25' THEN
             'SELECT b.document_id, b.ordinal, b.score, b.exact'
@@ -333,13 +365,6 @@ BEGIN
         ELSE 'NULL::float8 AS weight FROM unnest($21, $22, $23) AS u (lexeme, alone, origin)'
             ' WHERE u.lexeme = ANY (tsvector_to_array(c.lexemes))' END);
 
-    IF with_dense THEN
-        old_ef := coalesce(current_setting('hnsw.ef_search', true), '40');
-        old_scan := coalesce(current_setting('hnsw.iterative_scan', true), 'off');
-        old_tuples := coalesce(current_setting('hnsw.max_scan_tuples', true), '20000');
-        EXECUTE 'SET LOCAL hnsw.iterative_scan = relaxed_order';
-    END IF;
-
     -- How the legs become one ranking: keys, both scores and ranks, both parts, score and place.
     IF with_dense AND with_lexical THEN
         ranking := format($ranking$
@@ -354,11 +379,14 @@ BEGIN
         candidates AS (
             SELECT document_id, ordinal, d.dense_rank, l.lexical_rank
               FROM dense_ranked d FULL JOIN lexical_ranked l USING (document_id, ordinal)),
-        scored AS (
-            SELECT x.*, 1 - (e.embedding OPERATOR(@vector@.<=>) %3$s) AS dense_score, (%4$s)::float8 AS lexical_score
+        -- Materialized, or each distance would be computed twice.
+        measured AS MATERIALIZED (
+            SELECT x.*, %10$s AS dense_distance, (%4$s)::float8 AS lexical_score
               FROM candidates x
               JOIN pgseek.chunks c ON c.collection_id = $1 AND c.document_id = x.document_id AND c.ordinal = x.ordinal
               LEFT JOIN pgseek.%5$I e ON e.collection_id = $1 AND e.document_id = x.document_id AND e.ordinal = x.ordinal),
+        scored AS (
+            SELECT m.*, %3$s AS dense_score FROM measured m),
         bounded AS (
             SELECT s.*, max(s.dense_score) OVER () AS dense_highest, max(s.lexical_score) OVER () AS lexical_highest,
                    min(s.dense_score) FILTER (WHERE s.dense_rank <= $24 OR s.lexical_rank <= $24) OVER () AS dense_lowest
@@ -369,7 +397,7 @@ BEGIN
             SELECT f.*, f.dense_part + f.lexical_part AS score,
                    row_number() OVER (ORDER BY f.dense_part + f.lexical_part DESC, f.document_id, f.ordinal) AS place
               FROM %9$s f ORDER BY place LIMIT $7)$ranking$,
-            dense_sql, lexical_sql, operand, rank_function, 'embeddings_' || space.space_id,
+            dense_sql, lexical_sql, format(parts.similarity, 'm.dense_distance'), rank_function, 'embeddings_' || of_space.space_id,
             CASE WHEN fusion = 'rrf' THEN '1.0::float8 / ($9 + s.dense_rank)'
                 -- A leg that scored nothing leaves its weight to the other: hybrid then is that leg, not half of it.
                 -- Dividing by the size of the maximum keeps the order even where every cosine is negative.
@@ -385,21 +413,22 @@ BEGIN
                      ' * s.lexical_score / coalesce(nullif(s.lexical_highest, 0), 1)' END,
             CASE WHEN collapse THEN 'best AS (SELECT DISTINCT ON (f.document_id) f.* FROM fused f'
                 ' ORDER BY f.document_id, f.dense_part + f.lexical_part DESC, f.ordinal), ' ELSE '' END,
-            CASE WHEN collapse THEN 'best' ELSE 'fused' END);
+            CASE WHEN collapse THEN 'best' ELSE 'fused' END,
+            parts.distance);
     ELSE
         ranking := format($ranking$
         %1$s AS (%2$s),
         ranked AS (
-            SELECT r.document_id, r.ordinal, %3$s AS raw, row_number() OVER (ORDER BY %3$s DESC, r.document_id, r.ordinal) AS place
+            SELECT r.document_id, r.ordinal, %3$s AS raw, %13$s AS distance, row_number() OVER (ORDER BY %3$s DESC, r.document_id, r.ordinal) AS place
               FROM %1$s r),
         %11$s AS (
             SELECT r.document_id, r.ordinal, r.place, %4$s AS score,
-                   %5$s AS dense_score, %6$s AS dense_rank, %7$s AS dense_part,
+                   %5$s AS dense_score, r.distance AS dense_distance, %6$s AS dense_rank, %7$s AS dense_part,
                    %8$s AS lexical_score, %9$s AS lexical_rank, %10$s AS lexical_part
               FROM ranked r)%12$s$ranking$,
             CASE WHEN with_dense THEN 'dense' ELSE 'lexical' END,
             CASE WHEN with_dense THEN dense_sql ELSE lexical_sql END,
-            CASE WHEN with_dense THEN '1 - r.distance' ELSE 'r.score' END,
+            CASE WHEN with_dense THEN format(parts.similarity, 'r.distance') ELSE 'r.score' END,
             single_score,
             CASE WHEN with_dense THEN 'r.raw' ELSE 'NULL::float8' END,
             CASE WHEN with_dense THEN 'r.place' ELSE 'NULL::bigint' END,
@@ -409,18 +438,22 @@ BEGIN
             CASE WHEN with_dense THEN 'NULL::float8' ELSE single_score END,
             CASE WHEN collapse THEN 'scored' ELSE 'placed' END,
             CASE WHEN collapse THEN ', best AS (SELECT DISTINCT ON (s.document_id) s.* FROM scored s ORDER BY s.document_id, s.place),'
-                ' placed AS (SELECT b.document_id, b.ordinal, b.score, b.dense_score, b.dense_rank, b.dense_part, b.lexical_score,'
+                ' placed AS (SELECT b.document_id, b.ordinal, b.score, b.dense_score, b.dense_distance, b.dense_rank, b.dense_part, b.lexical_score,'
                 ' b.lexical_rank, b.lexical_part, row_number() OVER (ORDER BY b.place) AS place FROM best b ORDER BY place LIMIT $7)'
-                ELSE '' END);
+                ELSE '' END,
+            CASE WHEN with_dense THEN 'r.distance' ELSE 'NULL::float8' END);
     END IF;
 
     LOOP
         IF with_dense THEN
-            EXECUTE format('SET LOCAL hnsw.ef_search = %s', least(1000, greatest(candidates, 100)));
-            -- A condition that keeps few of many rows needs a longer walk for as many candidates.
-            EXECUTE format('SET LOCAL hnsw.max_scan_tuples = %s', least(10000000, greatest(40000, 4 * candidates,
-                CASE WHEN dense_where <> '' THEN 4 * candidates * (SELECT s.chunks FROM pgseek.collection_statistics s
-                    WHERE s.collection_id = of_collection.collection_id) / exact_below END)));
+            before := pgseek.begin_walk(
+                coalesce(ef_search, (of_space.searching ->> 'ef_search')::integer, greatest(candidates * rerank, 100)),
+                -- A condition that keeps few of many rows needs a longer walk for as many candidates.
+                greatest(4 * candidates * rerank, CASE WHEN dense_where <> '' THEN
+                    4 * candidates::bigint * (SELECT s.chunks FROM pgseek.collection_statistics s
+                        WHERE s.collection_id = of_collection.collection_id) / exact_below END),
+                coalesce(probes, (of_space.searching ->> 'probes')::integer, 10));
+            settings_before := coalesce(settings_before, before);
         END IF;
         EXIT WHEN NOT collapse;
         -- How many candidates make k documents is only known when they are there.
@@ -433,7 +466,7 @@ BEGIN
         USING of_collection.collection_id, query_embedding, words, candidates, budget,
               filter, k, alpha, rrf_k, snippets, highlight, reason, asked, terms.dimensions, terms.weights,
               parsed.restriction, always, terms.counts, parsed.required, codes, terms.known, alone, origins, depth,
-              greatest(budget / 5, budget - extract(epoch FROM clock_timestamp() - started) * 1000);
+              greatest(budget / 5, budget - extract(epoch FROM clock_timestamp() - started) * 1000), places, exact_lexical, rerank;
         EXIT WHEN distinct_documents >= k OR exhausted OR candidates >= deepest;
         candidates := least(deepest, 4 * candidates);
     END LOOP;
@@ -453,7 +486,8 @@ BEGIN
                nullif(concat_ws('; ', $12, %2$s), ''),
                c.kind, c.provenance,
                CASE WHEN c.section_start IS NOT NULL THEN substr(d.body, c.section_start + 1, c.section_end - c.section_start) END,
-               CASE WHEN c.of_ordinal IS NOT NULL THEN c.text END
+               CASE WHEN c.of_ordinal IS NOT NULL THEN c.text END,
+               p.dense_distance
           FROM placed p
           JOIN pgseek.chunks c ON c.collection_id = $1 AND c.document_id = p.document_id AND c.ordinal = p.ordinal
           JOIN pgseek.documents d ON d.collection_id = $1 AND d.document_id = p.document_id%6$s
@@ -473,12 +507,10 @@ BEGIN
           parsed.restriction, always, terms.counts, parsed.required, codes, terms.known, alone, origins, depth,
           -- Reading the query counts too; what is left is never so little that nothing could be found.
           greatest(budget / 5, budget - extract(epoch FROM clock_timestamp() - started) * 1000),
-          places, exact_lexical;
+          places, exact_lexical, rerank;
 
-    IF with_dense THEN
-        EXECUTE format('SET LOCAL hnsw.ef_search = %L', old_ef);
-        EXECUTE format('SET LOCAL hnsw.iterative_scan = %L', old_scan);
-        EXECUTE format('SET LOCAL hnsw.max_scan_tuples = %L', old_tuples);
+    IF settings_before IS NOT NULL THEN
+        PERFORM pgseek.end_walk(settings_before);
     END IF;
 END
 $function$;

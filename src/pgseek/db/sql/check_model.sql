@@ -1,0 +1,37 @@
+-- Purpose:    refuse a vector that is not said to be of a space, or is said to be of another one: two models may
+--             give as many numbers, and comparing them finds nothing that makes sense.
+-- Arguments:  collection  its name, for messages
+--             space_id    the space that the vector shall be compared with or stored in
+--             given_space, model  what the caller says of the vector: a space's number, or provider:model, with
+--                         @dimensions or without. One of them must be given
+-- Errors:     PGS05
+-- Volatility: stable.
+CREATE OR REPLACE FUNCTION pgseek.check_model(collection text, space_id integer, given_space integer, model text)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    space pgseek.embedding_spaces;
+BEGIN
+    IF given_space = space_id AND model IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT s.* INTO STRICT space FROM pgseek.embedding_spaces s WHERE s.space_id = space_id;
+    IF given_space IS NULL AND model IS NULL THEN
+        RAISE EXCEPTION 'a vector is given, but not of which model; collection % holds vectors of %',
+            quote_literal(collection), pgseek.describe_space(space_id)
+            USING ERRCODE = 'PGS05', HINT = format('say model => %L if that is the one that made it', space.provider || ':' || space.model);
+    END IF;
+    IF given_space <> space_id THEN
+        RAISE EXCEPTION 'the vector is of %, but collection % now uses %',
+            pgseek.describe_space(given_space), quote_literal(collection), pgseek.describe_space(space_id)
+            USING ERRCODE = 'PGS05', HINT = 'open the collection again';
+    END IF;
+    IF model NOT IN (space.provider || ':' || space.model, format('%s:%s@%s', space.provider, space.model, space.dimensions)) THEN
+        RAISE EXCEPTION 'the vector is of %, but collection % uses %', model, quote_literal(collection), pgseek.describe_space(space_id)
+            USING ERRCODE = 'PGS05', HINT = 'embed with the model of the collection, or re-embed the collection';
+    END IF;
+END
+$function$;

@@ -1,0 +1,208 @@
+"""Embedding spaces as the database keeps them: what makes their vectors, their table, and their state.
+
+A collection is searched by one space, its active one. Others may stand beside it, which every write keeps
+complete: one that is being built, and those that were active before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg.sql import SQL, Identifier
+from psycopg.types.json import Jsonb
+
+from pgseek.embedders.base import PROBES, Embedder, Vectors, check_probe, identity_hash
+from pgseek.errors import EmbedderError, InvalidInput
+from pgseek.steps import Script, embed_query, fetch, fetch_one, start_embedding, wait_for
+from pgseek.types import CollectionId, CollectionInfo, EmbedderIdentity, SpaceId, SpaceInfo, SpaceState
+from pgseek.vectors import Metric, Storage, VectorIndex
+
+# Columns of a space s, as `space_of` reads them.
+COLUMNS = (
+    "s.space_id, s.collection_id, s.provider, s.model, s.revision, s.dimensions, s.normalized, s.prompts,"
+    " s.identity, s.metric, s.storage, s.indexing, s.searching, s.state, s.created_at, s.activated_at"
+)
+
+
+def space_of(row: Mapping[str, Any], **counts: int | None) -> SpaceInfo:
+    """Return the space of a row with `COLUMNS`."""
+    return SpaceInfo(
+        space_id=SpaceId(row["space_id"]),
+        collection_id=CollectionId(row["collection_id"]),
+        identity=EmbedderIdentity(
+            provider=row["provider"],
+            model=row["model"],
+            dimensions=row["dimensions"],
+            normalized=row["normalized"],
+            query_prompt=row["prompts"]["query"],
+            document_prompt=row["prompts"]["document"],
+            revision=row["revision"],
+        ),
+        identity_hash=row["identity"],
+        metric=row["metric"],
+        storage=row["storage"],
+        index=VectorIndex.parse(row["indexing"]),
+        searching=row["searching"],
+        state=row["state"],
+        created_at=row["created_at"],
+        activated_at=row["activated_at"],
+        **counts,
+    )
+
+
+def table_of(space_id: int) -> Identifier:
+    """Return the table of a space's vectors."""
+    return Identifier("pgseek", f"embeddings_{space_id}")
+
+
+def fingerprint(embedder: Embedder) -> Script[dict[tuple[str, str], Vectors]]:
+    """Embed a few fixed texts, as documents and one as a query: what a model is known by later.
+
+    Also tells whether the embedder works, and whether its vectors are as it says.
+
+    Raises:
+        EmbedderError.
+    """
+    outcome = yield from wait_for((yield from start_embedding(embedder, PROBES)))
+    if outcome.error is not None:
+        raise outcome.error
+    for place, reason in outcome.refused.items():
+        raise EmbedderError(f"{embedder.model_id} refused the text {PROBES[place]!r}: {reason}")
+    check_probe(embedder, outcome.vectors)
+    found = {("document", text): vector for text, vector in zip(PROBES, outcome.vectors, strict=True)}
+    found["query", PROBES[1]] = yield from embed_query(embedder, PROBES[1])
+    return found
+
+
+def insert(
+    collection_id: int,
+    identity: EmbedderIdentity,
+    metric: Metric,
+    storage: Storage,
+    index: VectorIndex,
+    state: SpaceState,
+    probes: Mapping[tuple[str, str], Vectors],
+) -> Script[SpaceId]:
+    """Make a space and its table, in the transaction of the caller."""
+    row = yield from fetch_one(
+        "INSERT INTO pgseek.embedding_spaces (collection_id, provider, model, revision, dimensions, metric,"
+        " storage, prompts, normalized, identity, indexing, state, activated_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,"
+        " CASE WHEN %s THEN now() END) RETURNING space_id",
+        [
+            collection_id,
+            identity.provider,
+            identity.model,
+            identity.revision,
+            identity.dimensions,
+            metric,
+            storage,
+            Jsonb({"query": identity.query_prompt, "document": identity.document_prompt}),
+            identity.normalized,
+            identity_hash(identity),
+            Jsonb(index.to_json()),
+            state,
+            state == "active",
+        ],
+    )
+    space_id = SpaceId(row["space_id"] if row else 0)
+    yield from keep_fingerprint(space_id, probes)
+    yield from vector_on_path()
+    from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
+
+    ddl: Any = models.create_table_ddl(space_id, identity.dimensions, storage)
+    yield from fetch(ddl)
+    return space_id
+
+
+def keep_fingerprint(space_id: int, probes: Mapping[tuple[str, str], Vectors]) -> Script[None]:
+    """Store what a space's model is known by."""
+    for (input_type, text), vector in probes.items():
+        yield from fetch(
+            "INSERT INTO pgseek.space_probes (space_id, input_type, text, embedding) VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT (space_id, input_type, text) DO UPDATE SET embedding = excluded.embedding",
+            [space_id, input_type, text, vector],
+        )
+
+
+def find(info: CollectionInfo, space: int | str) -> Script[SpaceInfo]:
+    """Return a space of a collection by its number, or by its model where only one has it.
+
+    Raises:
+        InvalidInput: there is none, or more than one; the message lists them.
+    """
+    every = yield from list_all(info)
+    text = str(space).removeprefix("#")
+    found = [one for one in every if text == str(one.space_id)]
+    if not found:
+        live = [one for one in every if one.state != "retired"]
+        names = [(one, (str(one.identity), f"{one.identity.provider}:{one.identity.model}")) for one in live]
+        found = [one for one, known in names if text in known]
+    if len(found) == 1:
+        return found[0]
+    there = "; ".join(f"{one.space_id}: {one} ({one.state})" for one in every if one.state != "retired")
+    what = "has no embedding space" if not found else "has several embedding spaces that are called"
+    raise InvalidInput(f"collection {info.name!r} {what} {space!r}; it has {there}: use the number")
+
+
+def list_all(info: CollectionInfo) -> Script[list[SpaceInfo]]:
+    """Return every space of a collection, the retired ones included, by number."""
+    rows = yield from fetch(
+        SQL("SELECT {} FROM pgseek.embedding_spaces s WHERE s.collection_id = %s ORDER BY s.space_id").format(
+            SQL(COLUMNS)
+        ),
+        [info.collection_id],
+    )
+    return [space_of(row) for row in rows]
+
+
+def live(collection_id: int) -> Script[list[SpaceInfo]]:
+    """Return the spaces that writes go to, the active one first."""
+    rows = yield from fetch(
+        SQL(
+            "SELECT {} FROM pgseek.embedding_spaces s WHERE s.collection_id = %s AND s.state <> 'retired'"
+            " ORDER BY s.state <> 'active', s.space_id"
+        ).format(SQL(COLUMNS)),
+        [collection_id],
+    )
+    return [space_of(row) for row in rows]
+
+
+def with_counts(space: SpaceInfo) -> Script[SpaceInfo]:
+    """Return a space with its numbers of rows and of chunks without a vector, and its sizes on disk."""
+    if space.state == "retired":
+        return space
+    table = table_of(space.space_id)
+    row = yield from fetch_one(
+        SQL(
+            "SELECT (SELECT count(*) FROM {table}) AS rows,"
+            " (SELECT count(*) FROM pgseek.chunks c WHERE c.collection_id = %(collection)s AND NOT EXISTS"
+            " (SELECT FROM {table} e WHERE e.collection_id = c.collection_id"
+            " AND e.document_id = c.document_id AND e.ordinal = c.ordinal)) AS missing,"
+            " pg_table_size(%(table)s::regclass) AS table_bytes,"
+            " pg_indexes_size(%(table)s::regclass) AS index_bytes"
+        ).format(table=table),
+        {"collection": space.collection_id, "table": f"pgseek.embeddings_{space.space_id}"},
+    )
+    values = {name: getattr(space, name) for name in SpaceInfo.__dataclass_fields__}
+    return SpaceInfo(**{**values, **(row or {})})
+
+
+def index_name(space: SpaceInfo) -> str:
+    """Return the name of a space's index."""
+    return f"embeddings_{space.space_id}_{space.index.method}"
+
+
+def vector_on_path() -> Script[None]:
+    """Put pgvector's schema on the search path for the transaction: DDL names its types bare."""
+    yield from fetch(
+        "SELECT set_config('search_path', quote_ident(n.nspname), true) FROM pg_extension e"
+        " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+    )
+
+
+def drop_tables(space_ids: Sequence[int]) -> Script[None]:
+    """Drop the tables of spaces."""
+    for space_id in space_ids:
+        yield from fetch(SQL("DROP TABLE IF EXISTS {}").format(table_of(space_id)))
