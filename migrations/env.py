@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from pgseek.config import Settings
 from pgseek.db.models import metadata
-from pgseek.db.schema import VERSION_TABLE, engine_for, is_ours
 from pgseek.db.revisions import SCHEMA
+from pgseek.db.schema import VERSION_TABLE, engine_for, is_ours
 
 # "pgseek" in bytes: two `db upgrade` at once take turns.
 LOCK = 0x706773656B

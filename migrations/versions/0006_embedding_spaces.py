@@ -72,16 +72,20 @@ BEGIN
         EXECUTE format('DROP TABLE IF EXISTS pgseek.%I', 'embeddings_' || gone.space_id);
         DELETE FROM pgseek.embedding_spaces s WHERE s.space_id = gone.space_id;
     END LOOP;
-    DELETE FROM pgseek.ingest_queue q USING pgseek.collections c WHERE c.collection_id = q.collection_id AND c.copy_of IS NOT NULL;
-    DELETE FROM pgseek.term_statistics t USING pgseek.collections c WHERE c.collection_id = t.collection_id AND c.copy_of IS NOT NULL;
-    DELETE FROM pgseek.rare_lexemes r USING pgseek.collections c WHERE c.collection_id = r.collection_id AND c.copy_of IS NOT NULL;
+    DELETE FROM pgseek.ingest_queue q USING pgseek.collections c
+     WHERE c.collection_id = q.collection_id AND c.copy_of IS NOT NULL;
+    DELETE FROM pgseek.term_statistics t USING pgseek.collections c
+     WHERE c.collection_id = t.collection_id AND c.copy_of IS NOT NULL;
+    DELETE FROM pgseek.rare_lexemes r USING pgseek.collections c
+     WHERE c.collection_id = r.collection_id AND c.copy_of IS NOT NULL;
     DELETE FROM pgseek.collections c WHERE c.copy_of IS NOT NULL;
     FOR gone IN
         SELECT s.space_id, s.indexing ->> 'method' AS method
           FROM pgseek.embedding_spaces s
          WHERE s.metric <> 'cosine' OR s.indexing ->> 'form' <> 'full' OR s.indexing ->> 'method' <> 'hnsw'
     LOOP
-        EXECUTE format('DROP INDEX IF EXISTS pgseek.%I', format('embeddings_%s_%s', gone.space_id, gone.method));
+        EXECUTE format('DROP INDEX IF EXISTS pgseek.%I',
+            format('embeddings_%s_%s', gone.space_id, gone.method));
     END LOOP;
 END
 $do$;

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgseek.db.storage import MAX_DIMENSIONS, storage_for
 from pgseek.embedders import recommend as recommending
 from pgseek.embedders.catalog import (
     Benchmark,
@@ -27,6 +26,7 @@ from pgseek.embedders.catalog import (
 from pgseek.embedders.recommend import Needs, costs, excluded, index_bytes, recommend, vector_bytes
 from pgseek.errors import ConfigurationError, InvalidInput
 from pgseek.types import EmbedderIdentity
+from pgseek.vectors import INDEXED_UP_TO, storage_for
 
 ALL = len(models())
 BGE = "Represent this sentence for searching relevant passages: "
@@ -549,7 +549,10 @@ def test_long_vectors_are_shortened_unless_the_best_is_asked_for():
 
 
 def test_every_size_recommended_can_be_stored_and_given():
-    assert tuple(MAX_DIMENSIONS.values()) == (recommending.FULL_PRECISION, recommending.INDEXABLE)
+    assert (INDEXED_UP_TO["vector"], INDEXED_UP_TO["halfvec"]) == (
+        recommending.FULL_PRECISION,
+        recommending.INDEXABLE,
+    )
     for accuracy in ("basic", "good", "best"):
         for each in recommend(replace(NEEDS, accuracy=accuracy, gpu=True), ALL):
             assert each.model.reduces_to(each.dimensions)
