@@ -32,6 +32,7 @@ from pgseek import ingest as ingest_scripts
 from pgseek import plan as plan_scripts
 from pgseek import queue as queue_scripts
 from pgseek import search as search_scripts
+from pgseek import spaces as space_scripts
 from pgseek import worker as worker_scripts
 from pgseek.config import Settings
 from pgseek.db.connection import translate
@@ -39,10 +40,11 @@ from pgseek.db.limits import shared_connection, shared_limiter
 from pgseek.db.session import CONFLICTS, Session
 from pgseek.embedders.base import Embedder, checked_query
 from pgseek.embedders.limits import Spending
-from pgseek.errors import CollectionNotFound, PgseekError, SpaceMismatch
+from pgseek.errors import CollectionNotFound, InvalidInput, PgseekError, SpaceMismatch
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
 from pgseek.prepare import BATCH_SIZE
+from pgseek.reembed import planning, running, switching
 from pgseek.steps import (
     ATTEMPTS,
     PATIENCE,
@@ -73,6 +75,7 @@ from pgseek.types import (
     CollectionInfo,
     Document,
     Fusion,
+    Gate,
     Hit,
     Indexes,
     IngestPlan,
@@ -83,7 +86,10 @@ from pgseek.types import (
     QueueFailure,
     QueuePolicy,
     QueueStatus,
+    ReembedPlan,
+    ReembedReport,
     Search,
+    SpaceInfo,
     Syntax,
     WorkReport,
 )
@@ -601,6 +607,117 @@ class AsyncCollection:
         """Return documents that were given up, with the reason, the latest first."""
         return await self._client._run(queue_scripts.failures(self._info, limit))
 
+    async def spaces(self) -> list[SpaceInfo]:
+        """Return the collection's embedding spaces by number, with counts; retired ones, too."""
+        return await self._client._run(space_scripts.described(self._info))
+
+    async def plan_reembed(
+        self,
+        to: Embedder | str,
+        *,
+        dimensions: int | None = None,
+        metric: Metric | None = None,
+        storage: Storage | None = None,
+        index: VectorIndex | Mapping[str, Any] | str | None = None,
+    ) -> ReembedPlan:
+        """Return what `reembed` would do, cost and take; nothing is written.
+
+        A local model embeds a few texts to tell how fast it is; a service is asked nothing.
+
+        Raises:
+            InvalidInput, EmbedderError.
+        """
+        await self._renew()
+        wanted = await asyncio.to_thread(planning.target, self._info, to, dimensions, metric, storage, index)
+        return await self._client._run(planning.plan(self._info, *wanted))
+
+    async def reembed(
+        self,
+        to: Embedder | str,
+        *,
+        dimensions: int | None = None,
+        metric: Metric | None = None,
+        storage: Storage | None = None,
+        index: VectorIndex | Mapping[str, Any] | str | None = None,
+        gate: Gate | None = None,
+        workers: int = 1,
+        max_cost: float | None = None,
+        switch: bool = True,
+        stop: Stop | None = None,
+        progress: Callable[[ReembedReport], None] | None = None,
+    ) -> ReembedReport:
+        """Change the collection to another embedder, metric or storage while it is searched and written to.
+
+        A second space is filled beside the one that is searched, by ``workers`` (1..8) at once, and by
+        whoever calls this elsewhere; writes go to both. Vectors that can be cut from stored ones are,
+        others come from the cache or the embedder. Then ``gate`` compares the two, and if the new one
+        passes (and ``switch`` is true) it becomes the one that is searched. The old one is kept up to
+        date until `retire`; `rollback` goes back to it. Calling it again after an error or a stop goes
+        on; ``max_cost``, in dollars, ends it before the first request that would pass it. ``progress``
+        is called after each batch.
+
+        Raises:
+            InvalidInput: the collection has that already, or another change is under way.
+            EmbedderError, CostLimitReached, DatabaseError: what was embedded stays.
+        """
+        if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 8:
+            raise InvalidInput(f"workers is {workers!r}, but must be from 1 to 8")
+        await self._renew()
+        wanted = await asyncio.to_thread(planning.target, self._info, to, dimensions, metric, storage, index)
+        self._client._share_limits(wanted[0])
+        if wanted[0] not in self._given:
+            self._given = (*self._given, wanted[0])
+        own = await self._own_embedder()
+        policy = self._client._settings.cache_policy()
+        job = running.Job(
+            embedding_scripts.Embedding(self._info, own, policy, Spending(), None, self._given),
+            wanted,
+            gate or Gate(),
+            workers,
+            max_cost,
+            switch,
+            stop or worker_scripts.never(),
+            progress,
+        )
+        report = await self._client._run(running.reembed(job))
+        await self._renew()
+        return report
+
+    async def activate(self, space: int | str) -> int:
+        """Search by another space, which must be ready; return how many documents wait for their vectors.
+
+        ``space`` is its number, or its model where that is unambiguous.
+
+        Raises:
+            InvalidInput.
+        """
+        found = await self._client._run(space_scripts.find(self._info, space))
+        left = await self._client._run(switching.activate(self._info, found))
+        await self._renew()
+        return left
+
+    async def rollback(self) -> SpaceInfo:
+        """Search by the space again that was searched before the present one; return it.
+
+        Raises:
+            InvalidInput: there is none that is kept.
+        """
+        await self._renew()
+        found = await self._client._run(switching.previous(self._info))
+        await self._client._run(switching.activate(self._info, found))
+        await self._renew()
+        return found
+
+    async def retire(self, space: int | str) -> None:
+        """Drop the vectors of a space that is not searched, or give up one that is being built.
+
+        Raises:
+            InvalidInput: there is no such space, or it is the one that is searched.
+        """
+        await self._renew()
+        found = await self._client._run(space_scripts.find(self._info, space))
+        await self._client._run(switching.retire(self._info, found))
+
     async def refresh_statistics(self, *, reweigh: bool = False) -> float | None:
         """Bring BM25's statistics up to date; ingest does so whenever the collection grew by a tenth.
 
@@ -618,9 +735,8 @@ class AsyncCollection:
         # Loading a model may take seconds: searches that begin together wait for one load.
         async with self._lock:
             if self._embedder is None or self._embedder.identity != self._info.identity:
-                given = collection_scripts.own_embedder(self._info, self._given)
                 self._embedder = await asyncio.to_thread(
-                    collection_scripts.matching_embedder, self._info, given
+                    collection_scripts.embedder_of, self._info, self._given
                 )
             self._client._share_limits(self._embedder)
             return self._embedder

@@ -13,7 +13,7 @@ from pgseek import spaces
 from pgseek.chunking import DEFAULT_SIZE, check_chunking
 from pgseek.embedders.base import Embedder, Vectors
 from pgseek.embedders.catalog import fusion_defaults
-from pgseek.embedders.registry import create_embedder, embedder_for
+from pgseek.embedders.registry import create_embedder, embedder_for, providers
 from pgseek.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -267,6 +267,19 @@ def given_embedders(
     if several and own_embedder(info, several) is None:
         matching_embedder(info, several[0])
     return several
+
+
+def embedder_of(info: CollectionInfo, given: Sequence[Embedder]) -> Embedder:
+    """Return the collection's embedder: one of the given ones, else one made by its name.
+
+    Raises:
+        SpaceMismatch: none of the given ones is, and it cannot be made by its name.
+        InvalidInput: none is given, and it cannot be made by its name.
+    """
+    own = own_embedder(info, given)
+    if own is None and given and info.identity.provider not in providers():
+        own = given[0]
+    return matching_embedder(info, own)
 
 
 def own_embedder(info: CollectionInfo, given: Sequence[Embedder]) -> Embedder | None:

@@ -19,14 +19,14 @@ from pgseek import embedding, queue
 from pgseek.embedders.base import PROBE, Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedding import Embedding, Pending
-from pgseek.errors import DatabaseError, EmbedderError, InvalidInput, PgseekError, SpacesChanged
+from pgseek.errors import DatabaseError, EmbedderError, InvalidInput, PgseekError
 from pgseek.generators.base import TextGenerator
 from pgseek.ingest import Progress, Tally
 from pgseek.loading import settle
 from pgseek.prepare import Prepared
 from pgseek.steps import Await, Done, Script, advance, close, start_embedding, transact, wait_for
 from pgseek.types import CachePolicy, CollectionInfo, IngestReport, QueuePolicy, Rejection
-from pgseek.writing import EmbeddedChunk, SpaceVectors, replace_chunks, unfit
+from pgseek.writing import EmbeddedChunk, SpacesChanged, SpaceVectors, replace_chunks, unfit
 
 T = TypeVar("T")
 

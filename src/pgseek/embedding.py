@@ -19,7 +19,7 @@ import numpy as np
 from psycopg.sql import SQL
 
 from pgseek import cache, generation, spaces
-from pgseek.collections import matching_embedder
+from pgseek.collections import embedder_of
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedders.limits import Spending
 from pgseek.embedders.reduction import reduction
@@ -102,9 +102,7 @@ class Embedding:
         info = replace(self.info, space=space)
         embedder = self.made.get(space.identity_hash)
         if embedder is None:
-            candidates = (self.embedder, *self.given)
-            embedder = next((one for one in candidates if one.identity == space.identity), None)
-            embedder = matching_embedder(info, embedder)
+            embedder = embedder_of(info, (self.embedder, *self.given))
             self.made[space.identity_hash] = embedder
         return replace(self, info=info, embedder=embedder, generator=None)
 

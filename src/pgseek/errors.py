@@ -87,13 +87,6 @@ class SpaceMismatch(PgseekError):
     """The embedder differs from the one that made the collection's vectors."""
 
 
-class SpacesChanged(PgseekError):
-    """The collection is searched by another space than the writer has vectors for: it must make them first.
-
-    Writers handle it themselves; nobody else sees it.
-    """
-
-
 class EmbedderError(PgseekError):
     """An embedder failed or returned something unusable."""
 

@@ -25,7 +25,7 @@ from pgseek.collections import languages
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedding import Embedding, Pending
-from pgseek.errors import DatabaseError, DocumentRejected, InvalidInput, PgseekError, SpacesChanged
+from pgseek.errors import DatabaseError, DocumentRejected, InvalidInput, PgseekError
 from pgseek.generators.base import TextGenerator
 from pgseek.loading import Load, settle
 from pgseek.prepare import BATCH_SIZE, Prepared, Source, Supply, check_batch_size
@@ -40,7 +40,7 @@ from pgseek.types import (
     Rejection,
     Stage,
 )
-from pgseek.writing import EmbeddedChunk, unfit, write_batch
+from pgseek.writing import EmbeddedChunk, SpacesChanged, unfit, write_batch
 
 Progress = Callable[[IngestReport], None]
 # Called with each document that was refused, and the record it came from, None if there is none.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from psycopg.sql import SQL, Identifier
 
-from pgseek import indexes
+from pgseek import indexes, spaces
 from pgseek.steps import Script, fetch, fetch_one, join, start, transact
 from pgseek.types import CollectionInfo, Indexes
 
@@ -92,10 +92,14 @@ def settle(info: CollectionInfo, written: int) -> Script[None]:
     """After writing ``written`` chunks: the indexes if they are due, statistics, and the planner's view."""
     # Asked of the catalogue, not of this run: an earlier one may have been killed before it came here.
     words = yield from start(lambda: _settle_words(info, written))
-    yield from indexes.ensure_graph(info.space)
-    table = f"embeddings_{info.space_id}"
-    if written >= ANALYZE_FROM or (yield from _never_analyzed(table)):
-        yield from _analyze_keys(table)
+    # Of the spaces that there are by now: the one written to may have been retired since.
+    for space in (yield from spaces.live(info.collection_id)):
+        if space.state == "building":
+            continue
+        yield from indexes.ensure_graph(space)
+        table = f"embeddings_{space.space_id}"
+        if written >= ANALYZE_FROM or (yield from _never_analyzed(table)):
+            yield from _analyze_keys(table)
     yield from join(words)
 
 

@@ -84,7 +84,7 @@ def plan(
 def _count_texts(run: Embedding, pending: Pending, stored: Collection[UUID], count: _Count) -> Script[None]:
     """Add the texts of a batch that would be written and embedded."""
     if run.generator is not None and run.kinds:
-        yield from _count_requests(run, run.generator, pending, count)
+        yield from _count_generation(run, run.generator, pending, count)
     count.chunks += sum(map(len, pending.rows.values())) + pending.whole * len(pending.rows)
     keys = [key for key in pending.texts if key not in count.seen]
     count.seen.update(keys)
@@ -100,14 +100,14 @@ def _count_texts(run: Embedding, pending: Pending, stored: Collection[UUID], cou
     counter = getattr(run.embedder, "count_tokens", None)
     if counter is not None and texts:
         count.tokens += sum(counter(texts))
-    count.embedding_requests += _requests(run.embedder, texts)
+    count.embedding_requests += count_requests(run.embedder, texts)
 
 
 def _wholes(pending: Pending) -> set[bytes]:
     return {row.key for rows in pending.rows.values() for row in rows}
 
 
-def _count_requests(
+def _count_generation(
     run: Embedding, generator: TextGenerator, pending: Pending, count: _Count
 ) -> Script[None]:
     """Add what would be asked of the generator, and the rows of what it wrote before."""
@@ -150,8 +150,8 @@ def _plan(run: Embedding, count: _Count, rejected: Sequence[Rejection], gone: Go
     if prices is not None:
         written_cost = (count.input_tokens * prices[0] + count.output_tokens * prices[1]) / 1e6
     times = [
-        _seconds(getattr(embedder, "limits", None), count.embedding_requests, tokens),
-        _seconds(
+        least_seconds(getattr(embedder, "limits", None), count.embedding_requests, tokens),
+        least_seconds(
             getattr(run.generator, "limits", None), count.requests, count.input_tokens + count.output_tokens
         ),
     ]
@@ -182,12 +182,13 @@ def _plan(run: Embedding, count: _Count, rejected: Sequence[Rejection], gone: Go
     )
 
 
-def _requests(embedder: Any, texts: Sequence[str]) -> int:
+def count_requests(embedder: Any, texts: Sequence[str]) -> int:
+    """Return how many requests a service would be sent for texts; 0 for a local model."""
     pack = getattr(embedder, "requests", None)
     return sum(1 for _ in pack(texts)) if pack is not None else 0
 
 
-def _seconds(limits: Limits | None, requests: int, tokens: int) -> float | None:
+def least_seconds(limits: Limits | None, requests: int, tokens: int) -> float | None:
     """Return the least time the limits leave for so much, None where there are none."""
     if limits is None:
         return None

@@ -157,6 +157,14 @@ def list_all(info: CollectionInfo) -> Script[list[SpaceInfo]]:
     return [space_of(row) for row in rows]
 
 
+def described(info: CollectionInfo) -> Script[list[SpaceInfo]]:
+    """Return every space of a collection, by number, with counts."""
+    found = []
+    for space in (yield from list_all(info)):
+        found.append((yield from with_counts(space)))
+    return found
+
+
 def live(collection_id: int) -> Script[list[SpaceInfo]]:
     """Return the spaces that writes go to, the active one first."""
     rows = yield from fetch(

@@ -25,6 +25,9 @@ Stage = Literal["storing", "indexing", "removing", "done"]
 Indexes = Literal["auto", "keep", "rebuild"]
 INDEXES: tuple[Indexes, ...] = ("auto", "keep", "rebuild")
 SpaceState = Literal["building", "ready", "active", "retired"]
+ReembedStage = Literal[
+    "embedding", "indexing", "judging", "switching", "switched", "ready", "refused", "stopped"
+]
 Kind = Literal["chunk", "document", "question", "summary"]
 FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
 LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
@@ -479,6 +482,119 @@ class CollectionInfo:
     def identity_hash(self) -> str:
         """The SHA-256 of `identity`, in hexadecimal."""
         return self.space.identity_hash
+
+
+@dataclass(frozen=True, slots=True)
+class ReembedPlan:
+    """What a change of model would do.
+
+    ``chunks`` would have a vector in the new space, ``done`` have one from a time before. With ``reduced``
+    they are cut from stored vectors, and nothing is embedded; else ``texts`` are (equal ones count once),
+    and ``cached`` ones are known. ``tokens`` are those of ``texts``: a count if ``exact``, else an
+    estimate, None where the embedder cannot say; ``cost`` is in dollars, at ``price`` per million.
+    ``seconds`` is the least time that the embedder's limits leave, or what a local model would take by
+    itself; None if nothing is known. ``table_bytes`` and ``index_bytes`` are about what the new space takes
+    on disk, beside the old one.
+    """
+
+    collection: str
+    of: str
+    to: str
+    storage: Storage
+    index: str
+    chunks: int
+    done: int
+    reduced: bool
+    texts: int
+    cached: int
+    tokens: int | None
+    exact: bool
+    price: float
+    cost: float
+    seconds: float | None
+    table_bytes: int
+    index_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a new space must show before it is searched.
+
+    ``queries`` are texts by their ids; without any, ``sample`` beginnings of chunks are. ``k`` hits are
+    compared (1..100). ``min_recall`` is what the new index must find of the nearest, ``min_overlap`` the
+    share of hits that must be as before (a better model finds others: 0 by default), ``max_loss`` how far
+    nDCG@k on ``qrels`` (grades by query id and document id) may fall. With ``allow_refused`` documents that
+    the new model cannot embed stand in nobody's way.
+    """
+
+    queries: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    qrels: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: _NOTHING)
+    k: int = 10
+    sample: int = 50
+    min_recall: float = 0.95
+    min_overlap: float = 0.0
+    max_loss: float = 0.01
+    allow_refused: bool = False
+
+    def __post_init__(self) -> None:
+        _check_whole("k", self.k, 100)
+        _check_whole("sample", self.sample, 10_000)
+        for name in ("min_recall", "min_overlap", "max_loss"):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0 <= value <= 1):
+                raise InvalidInput(f"{name} is {value!r}, but must lie in 0..1")
+        for name, text in self.queries.items():
+            if not isinstance(text, str) or not text.strip():
+                raise InvalidInput(f"query {name!r} is empty; give at least one word")
+        if self.qrels and not set(self.qrels) & set(self.queries):
+            raise InvalidInput(
+                "no query has judgements: the ids of the queries and of the qrels must be the same"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """How a new space compares with the old one, by ``queries`` (``sampled`` from the collection or given).
+
+    ``overlap`` is the mean share of hits both find among ``k``, ``recall`` that of the nearest which the
+    new index finds. ``ndcg_before`` and ``ndcg_after`` are means over ``judged`` queries, None without any.
+    ``reasons`` say what was not as asked for.
+    """
+
+    queries: int
+    sampled: bool
+    k: int
+    overlap: float
+    recall: float
+    judged: int
+    ndcg_before: float | None
+    ndcg_after: float | None
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReembedReport:
+    """How far a change of model is, or how it ended.
+
+    ``stage`` is 'embedding', 'indexing', 'judging' or 'switching' while it goes on; in the end 'switched',
+    'ready' (a switch was not asked for), 'refused' (by the gate, see ``gate`` and ``refused``) or
+    'stopped'. ``done`` of ``chunks`` have a vector in the new space, ``begun`` of them had one before.
+    ``refused`` are documents that the new model cannot embed, by id, with the reason; ``queued`` ones wait
+    for a worker. ``tokens`` were billed, ``cost`` is in dollars.
+    """
+
+    collection: str
+    space_id: SpaceId
+    stage: ReembedStage
+    chunks: int
+    done: int
+    begun: int
+    seconds: float
+    tokens: int
+    cost: float
+    refused: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    gate: GateReport | None = None
+    queued: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from pgvector import HalfVector
 from psycopg.sql import SQL
 
 from pgseek.embedders.base import Vectors
-from pgseek.errors import CollectionNotFound, DatabaseError, SpacesChanged
+from pgseek.errors import CollectionNotFound, DatabaseError
 from pgseek.prepare import Prepared
 from pgseek.spaces import table_of
 from pgseek.steps import Script, copy_in, fetch, fetch_one
@@ -94,6 +94,10 @@ class EmbeddedChunk:
     title: str
     text_hash: bytes
     vector: Vectors
+
+
+class SpacesChanged(Exception):
+    """The collection is searched by another space than the writer has vectors for: it makes them first."""
 
 
 @dataclass(frozen=True, slots=True)

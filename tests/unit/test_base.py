@@ -181,6 +181,7 @@ CHANGES = {
     "normalized": False,
     "query_prompt": "query: ",
     "document_prompt": "",
+    "revision": "2026-11",
 }
 
 

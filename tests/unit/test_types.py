@@ -156,6 +156,8 @@ def test_every_public_value_is_among_the_frozen_ones():
         "CollectionInfo",
         "Document",
         "EmbedderIdentity",
+        "Gate",
+        "GateReport",
         "Hit",
         "IngestPlan",
         "IngestReport",
@@ -164,8 +166,11 @@ def test_every_public_value_is_among_the_frozen_ones():
         "QueueFailure",
         "QueuePolicy",
         "QueueStatus",
+        "ReembedPlan",
+        "ReembedReport",
         "Rejection",
         "Search",
+        "SpaceInfo",
         "WorkReport",
     }
 

@@ -210,13 +210,16 @@ BEGIN
             USING ERRCODE = 'PGS05', HINT = 'pgseek spaces list shows those it has';
     END IF;
     with_dense := fusion = 'rrf' OR alpha > 0;
+    IF space_id IS NOT NULL OR model IS NOT NULL THEN
+        PERFORM pgseek.check_model(of_collection.name, of_space.space_id, space_id, model);
+    END IF;
     IF query_embedding IS NOT NULL AND @vector@.vector_dims(query_embedding) <> of_space.dimensions THEN
         RAISE EXCEPTION 'the query embedding has % dimensions, but collection % uses %:% with %',
             @vector@.vector_dims(query_embedding), quote_literal(of_collection.name),
             of_space.provider, of_space.model, of_space.dimensions
             USING ERRCODE = 'PGS04', HINT = 'embed the query with the model of the collection';
     END IF;
-    IF query_embedding IS NOT NULL OR space_id IS NOT NULL OR model IS NOT NULL THEN
+    IF query_embedding IS NOT NULL THEN
         PERFORM pgseek.check_model(of_collection.name, of_space.space_id, space_id, model);
     END IF;
     IF query_embedding IS NOT NULL AND of_space.metric = 'cosine' AND @vector@.vector_norm(query_embedding) = 0 THEN
