@@ -611,6 +611,14 @@ class AsyncCollection:
         """Return the collection's embedding spaces by number, with counts; retired ones, too."""
         return await self._client._run(space_scripts.described(self._info))
 
+    async def space(self, space: int | str) -> SpaceInfo:
+        """Return one embedding space, with counts: by its number, or its model where that is unambiguous.
+
+        Raises:
+            InvalidInput: the message lists those it has.
+        """
+        return await self._client._run(space_scripts.show(self._info, space))
+
     async def plan_reembed(
         self,
         to: Embedder | str,

@@ -157,6 +157,11 @@ def list_all(info: CollectionInfo) -> Script[list[SpaceInfo]]:
     return [space_of(row) for row in rows]
 
 
+def show(info: CollectionInfo, space: int | str) -> Script[SpaceInfo]:
+    """Return a space as `find` does, with counts."""
+    return (yield from with_counts((yield from find(info, space))))
+
+
 def described(info: CollectionInfo) -> Script[list[SpaceInfo]]:
     """Return every space of a collection, by number, with counts."""
     found = []

@@ -266,7 +266,7 @@ def test_a_load_that_fails_builds_its_indexes_all_the_same(docs, dsn):
 
 def test_search_is_exact_while_the_index_of_words_is_missing(docs, dsn):
     docs.ingest(numbered(2000))
-    query = {"query": "number 7 text 8", "alpha": 0, "k": 20}
+    query = {"query": "number 7 text 8", "alpha": 0, "k": 20, "budget": 1e6}
     filtered = {**query, "filter": {"n": {"$gt": 5}}}
     required = {**query, "query": "+number 7 text 8"}
     # (Which of a thousand equal ones come first is the index's business.)

@@ -28,6 +28,7 @@ from pgseek.cli import (
     models,
     queue,
     server,
+    spaces,
     worker,
 )
 from pgseek.cli import eval as evaluation
@@ -60,6 +61,8 @@ app.command("doctor")(doctor.doctor)
 app.command("worker")(worker.worker)
 app.command("attach")(attach.attach)
 app.command("detach")(attach.detach)
+app.command("reembed")(spaces.reembed)
+app.add_typer(spaces.app, name="spaces")
 app.command("eval")(evaluation.evaluate_collection)
 
 
