@@ -142,8 +142,11 @@ def find(info: CollectionInfo, space: int | str) -> Script[SpaceInfo]:
     if len(found) == 1:
         return found[0]
     there = "; ".join(f"{one.space_id}: {one} ({one.state})" for one in every if one.state != "retired")
-    what = "has no embedding space" if not found else "has several embedding spaces that are called"
-    raise InvalidInput(f"collection {info.name!r} {what} {space!r}; it has {there}: use the number")
+    if found:
+        raise InvalidInput(
+            f"collection {info.name!r} has several embedding spaces called {space!r}; use one's number: {there}"
+        )
+    raise InvalidInput(f"collection {info.name!r} has no embedding space {space!r}; it has {there}")
 
 
 def list_all(info: CollectionInfo) -> Script[list[SpaceInfo]]:

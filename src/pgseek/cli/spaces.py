@@ -261,8 +261,8 @@ def print_reembed_report(report: ReembedReport) -> None:
         "switched": f"{report.collection} is searched by space {report.space_id} now; pgseek spaces rollback "
         f"{report.collection} goes back",
         "ready": f"space {report.space_id} is ready: pgseek spaces activate {space} switches to it",
-        "refused": f"not switched; pgseek spaces activate {space} switches all the same, pgseek spaces retire "
-        f"{space} gives it up",
+        "refused": f"not switched; pgseek spaces activate {space} does so all the same, and pgseek spaces "
+        f"retire {space} gives it up",
         "stopped": "stopped",
     }[report.stage]
     if report.refused and report.stage == "refused":
