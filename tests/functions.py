@@ -47,6 +47,13 @@ READING = {
     "correct_word": "SELECT * FROM pgseek.correct_word(1, '{english}', 'functoin')",
     "parse_query": "SELECT * FROM pgseek.parse_query(1, '{english}', '+function cach* -zebra functoin')",
     "snippet": "SELECT pgseek.snippet('english', 'it saves the results', '{save}', '{<,>}')",
+    "describe_space": "SELECT pgseek.describe_space(1)",
+    "check_model": "SELECT pgseek.check_model('docs', 1, 1, NULL)",
+    "dense_parts": "SELECT p.* FROM pgseek.embedding_spaces s, pgseek.dense_parts(s) p ORDER BY s.space_id",
+    "begin_walk": "SELECT pgseek.begin_walk(100, 40000, 10)",
+    "end_walk": "SELECT pgseek.end_walk(pgseek.begin_walk(100, 40000, 10))",
+    "nearest": "SELECT n.* FROM (SELECT embedding FROM pgseek.embeddings_1 ORDER BY document_id, ordinal LIMIT 1)"
+    " AS one, pgseek.nearest(1, one.embedding, 3) AS n",
     "search": "SELECT * FROM pgseek.search('docs', 'cache the results of a function')",
     "canonical_language": "SELECT pgseek.canonical_language('pg_catalog.english')",
     "document_problem": """SELECT pgseek.document_problem('{"id": "", "text": "x"}')""",
@@ -57,6 +64,9 @@ READING = {
 
 WRITING = {
     "delete_embeddings": "SELECT pgseek.delete_embeddings(1, ARRAY[pgseek.document_id('lru_cache')])",
+    "live_spaces": "SELECT * FROM pgseek.live_spaces(1)",
+    "put_embeddings": "SELECT pgseek.put_embeddings('docs', s.provider || ':' || s.model, '{lru_cache}', '{0}',"
+    " ARRAY[e.embedding]) FROM pgseek.embeddings_1 e, pgseek.embedding_spaces s WHERE s.space_id = 1 LIMIT 1",
     "add_language": "SELECT pgseek.add_language(1, 'french')",
     "refresh_statistics": "SELECT pgseek.refresh_statistics('docs')",
     "reweigh": "SELECT pgseek.reweigh('docs')",

@@ -15,7 +15,7 @@ from support import rows
 
 SOURCE = Path(__file__).parents[1] / "src" / "pgseek"
 # Small, read by every statement, and copied to every node: they name no document.
-REFERENCE = ("collections", "embedding_spaces")
+REFERENCE = ("collections", "embedding_spaces", "space_probes")
 
 _CONSTRAINTS = """
 SELECT t.relname AS table, c.conname AS name, c.contype AS kind, f.relname AS of_table, c.confdeltype, c.confupdtype,
@@ -204,7 +204,9 @@ def settings(text: str) -> list[str]:
     problems = []
     for match in re.finditer(r"\b(?:hnsw|ivfflat)\.\w+", text):
         before = text[: match.start()]
-        if not re.search(r"(\bSET LOCAL |current_setting\(')$", before):
+        # Or it is read, or names what was read.
+        kept = re.match(r"', coalesce\(current_setting\('", text[match.end() :])
+        if not kept and not re.search(r"(\bSET LOCAL |current_setting\('|->> ')$", before):
             line = before.rsplit("\n", 1)[-1] + match.group()
             problems.append(f"not by SET LOCAL: {line.strip()}")
     return problems

@@ -234,6 +234,7 @@ def filled(module_dsn):
 def statements_of(dsn, query="cache a function", **options):
     """Return the statements that a search runs which have a leg."""
     named = {"collection": "docs", "query": query, "query_embedding": "[1,0,0,0,0,0,0,0]", **options}
+    named["model"] = "tests:hash"
     if "filter" in named:
         named["filter"] = "$.year >= 2000"
     told = []
@@ -268,7 +269,7 @@ def test_the_statement_that_a_search_runs_keeps_its_legs_apart(filled, options):
         ("AS distance", "AS distance, row_number() OVER () AS place", "dense gives places where it limits"),
         ("FROM dense r)", "FROM candidates r)", "dense is not given places by a second step"),
         ("AS distance", "AS distance, e.embedding", "dense carries the vectors"),
-        ("SELECT x.*, 1 -", "SELECT x.*, e.embedding AS v, 1 -", "scored carries the vectors"),
+        ("SELECT x.*, ", "SELECT x.*, e.embedding AS v, ", "measured carries the vectors"),
     ],
 )
 def test_the_check_of_legs_sees_what_breaks_the_rule(filled, old, new, problem):

@@ -168,7 +168,8 @@ def test_the_graph_is_walked_there_and_the_settings_are_put_back(standby):
         before = connection.execute("SHOW hnsw.ef_search").fetchone() if _known(connection) else None
         vector = list(EMBEDDERS["many"].embed_query("topic 3"))
         found = connection.execute(
-            "SELECT external_id FROM pgseek.search('many', 'topic 3', query_embedding => %s::text::vector)",
+            "SELECT external_id FROM pgseek.search('many', 'topic 3', query_embedding => %s::text::vector,"
+            " model => 'tests:many')",
             [str([float(x) for x in vector])],
         ).fetchall()
         assert len(found) == 10

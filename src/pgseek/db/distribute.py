@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Composable, Identifier
 from psycopg.sql import Literal as Value
 
 from pgseek.db.connection import check_schema, check_server, connect, server_state, translate
-from pgseek.db.storage import SCHEMA
+from pgseek.db.revisions import SCHEMA
 from pgseek.errors import InvalidInput, UnsupportedServer
 
 By = Literal["collection_id", "document_id"]
@@ -28,10 +28,11 @@ MOST_SHARDS = 64_000
 # In the order of foreign keys: what is referenced comes first. Copied to every node: named by foreign keys
 # of all, or read beside the rows of every shard.
 REFERENCE: dict[By, tuple[str, ...]] = {
-    "collection_id": ("collections", "embedding_spaces"),
+    "collection_id": ("collections", "embedding_spaces", "space_probes"),
     "document_id": (
         "collections",
         "embedding_spaces",
+        "space_probes",
         "collection_statistics",
         "term_statistics",
         "rare_lexemes",
