@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import growing
 import pytest
@@ -175,6 +176,15 @@ def command(dsn, *arguments):
         check=False,
     )
     return made.returncode, made.stdout, made.stderr
+
+
+def test_the_page_on_growing_shows_the_statements_in_their_order(dsn):
+    with Client(dsn) as client:
+        client.create_collection("docs", embedder=CountingEmbedder())
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    database = conninfo_to_dict(dsn)["dbname"]
+    shown = "".join(f"{step.statement};\n" for step in distribution.plan(dsn))
+    assert shown.replace(database, "pgseek") in page
 
 
 def test_the_command_prints_what_psql_can_be_given(filled):

@@ -257,6 +257,21 @@ def test_a_limit_is_kept_by_the_process(standby):
     assert rows(standby, "SELECT name FROM pgseek.rate_limits") == []
 
 
+@pytest.mark.parametrize(
+    ("wanted", "in_recovery"),
+    [("standby", True), ("prefer-standby", True), ("primary", False), ("read-write", False)],
+)
+def test_of_several_hosts_the_one_that_is_meant_is_found(primary, standby, wanted, in_recovery):
+    hosts = ",".join(conninfo_to_dict(dsn)["host"] for dsn in (primary, standby))
+    dsn = make_conninfo(primary, host=hosts, port="5432,5432", target_session_attrs=wanted)
+    with Client(dsn) as client:
+        assert client.collection("docs").search("cache a function")
+        with client._runner._pool.connection() as connection:
+            assert (
+                connection.execute("SELECT pg_is_in_recovery() AS it_is").fetchone()["it_is"] is in_recovery
+            )
+
+
 def test_the_deep_examination_reads_only(primary, standby):
     catch_up(primary, standby)
     on_primary, on_standby = examine(primary), examine(standby)
