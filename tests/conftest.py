@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from psycopg.conninfo import make_conninfo
+from support import create_database, drop_database
 
 from pgseek import Client
 from pgseek.db import embedded, schema
@@ -111,23 +112,6 @@ def client(dsn: str) -> Iterator[Client]:
     """A client of a database of its own."""
     with Client(dsn) as made:
         yield made
-
-
-def create_database(server_dsn: str, name: str, template: str | None = None) -> None:
-    """Create a database; without a template in UTF-8 with a locale that knows letters."""
-    with connect(server_dsn) as connection:
-        version = connection.info.server_version
-        locale = (
-            "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C.UTF-8'" if version >= 170000 else ""
-        )
-        source = f"TEMPLATE {template}" if template else f"TEMPLATE template0 ENCODING 'UTF8' {locale}"
-        connection.execute(f"CREATE DATABASE {name} {source}")
-
-
-def drop_database(server_dsn: str, name: str) -> None:
-    """Drop a database, whoever is still connected."""
-    with connect(server_dsn) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

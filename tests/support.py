@@ -53,6 +53,23 @@ def rows(dsn: str, statement: str, parameters: Any = None) -> list[dict[str, Any
         return cursor.fetchall() if cursor.description is not None else []
 
 
+def create_database(server_dsn: str, name: str, template: str | None = None) -> None:
+    """Create a database; without a template in UTF-8 with a locale that knows letters."""
+    with connect(server_dsn) as connection:
+        version = connection.info.server_version
+        locale = (
+            "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C.UTF-8'" if version >= 170000 else ""
+        )
+        source = f"TEMPLATE {template}" if template else f"TEMPLATE template0 ENCODING 'UTF8' {locale}"
+        connection.execute(f"CREATE DATABASE {name} {source}")
+
+
+def drop_database(server_dsn: str, name: str) -> None:
+    """Drop a database, whoever is still connected."""
+    with connect(server_dsn) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
 def snapshot(dsn: str) -> dict[str, list[tuple[Any, ...]]]:
     """Return everything pgseek stores except times and ids that count up, for comparing two states."""
     spaces = [row["space_id"] for row in rows(dsn, "SELECT space_id FROM pgseek.embedding_spaces ORDER BY 1")]

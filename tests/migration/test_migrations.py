@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import subprocess
 import sys
 import threading
@@ -262,21 +261,6 @@ def test_every_sql_file_tells_purpose_arguments_and_volatility(name):
     text = (SQL / f"{name}.sql").read_text()
     for part in ("-- Purpose:", "-- Arguments:", "-- Volatility:"):
         assert part in text
-
-
-def test_rules_that_keep_the_tables_shardable(dsn):
-    keys = rows(
-        dsn,
-        "SELECT conrelid::regclass::text AS name, contype, pg_get_constraintdef(oid) AS definition FROM pg_constraint"
-        " WHERE conrelid::regclass::text IN ('pgseek.documents', 'pgseek.chunks') AND contype IN ('p', 'u')",
-    )
-    assert len(keys) == 2
-    assert all("collection_id" in key["definition"] and "document_id" in key["definition"] for key in keys)
-    assert rows(dsn, CATALOGUE["triggers"]) == []
-    for path in SQL.glob("*.sql"):
-        statement = path.read_text()
-        for update in re.findall(r"DO UPDATE SET[^;]*?(?=WHERE|RETURNING|;)", statement):
-            assert "now()" not in update, path
 
 
 def test_no_column_stops_pg_upgrade(dsn):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -68,3 +68,35 @@ def check(context: typer.Context, as_json: Json = False) -> None:
         raise SchemaError(f"the schema differs in {len(differences)} places from revision {HEAD}")
     if not as_json:
         typer.echo(f"the schema is what revision {HEAD} says")
+
+
+@app.command()
+def distribute(
+    context: typer.Context,
+    by: Annotated[
+        str,
+        typer.Option(help="collection_id keeps each collection on one node, document_id spreads it over all"),
+    ] = "collection_id",
+    shards: Annotated[
+        int | None, typer.Option(help="how many shards; by default the server's citus.shard_count")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the statements; needs no Citus")] = False,
+) -> None:
+    """Spread the tables over the nodes of a Citus cluster; what is distributed already is left.
+
+    Run it again after a collection was created and after a migration. See docs/scaling.md.
+    """
+    from pgseek.db import distribute as distribution  # noqa: PLC0415 (like the others, only when asked for)
+
+    dsn = state_of(context).resolved_dsn(migrate=False)
+    chosen = cast("distribution.By", by)
+    if dry_run:
+        for step in distribution.plan(dsn, chosen, shards):
+            typer.echo(f"-- {step.why}\n{step.statement};")
+        return
+    done = distribution.distribute(dsn, chosen, shards, lambda step: typer.echo(f"{step.statement};"))
+    typer.echo(
+        f"{len(done)} statements executed; run it again after creating a collection, before filling it"
+        if done
+        else "everything is distributed"
+    )

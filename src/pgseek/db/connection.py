@@ -185,6 +185,12 @@ def translate(error: psycopg.Error, dsn: str | None = None) -> PgseekError:
             result = InvalidInput(f"the filter is not a jsonpath predicate: {primary}")
         case pg.UndefinedTable() | pg.UndefinedFunction() | pg.InvalidSchemaName() if SCHEMA in primary:
             result = SchemaNotMigrated(f"{primary}; run: pgseek db upgrade")
+        case pg.ReadOnlySqlTransaction():
+            where = f"the server at {describe_dsn(dsn)}" if dsn else "the server"
+            result = DatabaseError(
+                f"{where} is a read-only standby, or default_transaction_read_only is on: {primary}; "
+                "searches run here, whatever writes needs the DSN of the primary server"
+            )
         case pg.InsufficientPrivilege():
             result = DatabaseError(f"the database user may not do this: {primary}")
         case pg.QueryCanceled():

@@ -1,0 +1,79 @@
+"""Every SQL function with a call of it, on the side it belongs to: searches and readers, or writers.
+
+A standby answers the first and refuses the second. Whoever adds a function adds it here.
+"""
+
+from __future__ import annotations
+
+# Collection 1 is "docs"; the other parameters of a query's words come from the query itself.
+_ASKED = "pgseek.bm25_terms(1, '{function,cach}', '{1,1}')"
+_STATISTICS = "(SELECT s.shares FROM pgseek.collection_statistics s WHERE s.collection_id = 1)"
+_BOUNDS = "'{0.53,0.58,0.66,0.75,0.85,1}'"
+_WEIGHTING = "'{1.2,0.75,20,2}'"
+
+READING = {
+    "document_id": "SELECT pgseek.document_id('lru_cache')",
+    "content_hash": "SELECT pgseek.content_hash('title', 'body', 'english')",
+    "dimension": "SELECT pgseek.dimension('cach')",
+    "unspaced_letter": "SELECT pgseek.unspaced_letter()",
+    "plain": "SELECT pgseek.plain('functools.lru_cache')",
+    "fold": "SELECT pgseek.fold('Crème brûlée')",
+    "words": "SELECT pgseek.words('english', 'functools.lru_cache saves results')",
+    "weigh": f"SELECT pgseek.weigh(pgseek.words('english', 'saves results'), {_WEIGHTING})",
+    "analyze": f"SELECT * FROM pgseek.analyze('english', 'title', 'saves results', {_WEIGHTING})",
+    "propose_weighting": "SELECT pgseek.propose_weighting('english', '{t}', '{saves results}')",
+    "bm25_code": "SELECT pgseek.bm25_code(1, 7)",
+    "bm25_codes": "SELECT pgseek.bm25_codes(collection_id, terms) FROM pgseek.chunks ORDER BY collection_id,"
+    " document_id, ordinal LIMIT 5",
+    "bm25_query": "SELECT pgseek.bm25_query('{3,5}', '{1,0.5}')",
+    "quote_lexeme": "SELECT pgseek.quote_lexeme('don''t')",
+    "match_all": "SELECT pgseek.match_all('{english}', 'saves results', true)",
+    "bm25_bag": "SELECT * FROM pgseek.bm25_bag('{english}', 'functions cache functions')",
+    "require_collection": "SELECT (pgseek.require_collection('docs')).*",
+    "bm25_terms": f"SELECT * FROM {_ASKED}",
+    "bm25_guess": f"SELECT pgseek.bm25_guess(2, t.weights, t.counts, 6, {_BOUNDS}, {_STATISTICS}, 1.2, 0.75)"
+    f" FROM {_ASKED} t",
+    "bm25_clauses": "SELECT c.* FROM "
+    f"{_ASKED} t, pgseek.bm25_clauses(1, 1, t.weights[1] * 0.8, t.dimensions, t.weights,"
+    f" '{{5000,40000}}', 100000, {_BOUNDS}, {_STATISTICS}) c",
+    "bm25_scan": "SELECT s.* FROM "
+    f"{_ASKED} t, pgseek.bm25_scan(1, pgseek.bm25_query(t.dimensions, t.weights), 5,"
+    " ARRAY[pgseek.bm25_code(1, t.dimensions[1])], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) s",
+    "bm25_candidates": "SELECT c.* FROM "
+    f"{_ASKED} t, pgseek.bm25_candidates(1, t.dimensions, t.weights, t.counts, 5) c",
+    "bm25_shares": "SELECT pgseek.bm25_shares(1)",
+    "vocabulary": "SELECT * FROM pgseek.vocabulary(1, 'func')",
+    "expand_prefix": "SELECT * FROM pgseek.expand_prefix(1, '{english}', 'func')",
+    "correct_word": "SELECT * FROM pgseek.correct_word(1, '{english}', 'functoin')",
+    "parse_query": "SELECT * FROM pgseek.parse_query(1, '{english}', '+function cach* -zebra functoin')",
+    "snippet": "SELECT pgseek.snippet('english', 'it saves the results', '{save}', '{<,>}')",
+    "describe_space": "SELECT pgseek.describe_space(1)",
+    "check_model": "SELECT pgseek.check_model('docs', 1, 1, NULL)",
+    "dense_parts": "SELECT p.* FROM pgseek.embedding_spaces s, pgseek.dense_parts(s) p ORDER BY s.space_id",
+    "begin_walk": "SELECT pgseek.begin_walk(100, 40000, 10)",
+    "end_walk": "SELECT pgseek.end_walk(pgseek.begin_walk(100, 40000, 10))",
+    "nearest": "SELECT n.* FROM (SELECT embedding FROM pgseek.embeddings_1 ORDER BY document_id, ordinal LIMIT 1)"
+    " AS one, pgseek.nearest(1, one.embedding, 3) AS n",
+    "search": "SELECT * FROM pgseek.search('docs', 'cache the results of a function')",
+    "canonical_language": "SELECT pgseek.canonical_language('pg_catalog.english')",
+    "document_problem": """SELECT pgseek.document_problem('{"id": "", "text": "x"}')""",
+    "stand_ins": f"SELECT * FROM pgseek.stand_ins('english', 'title', 'some text', {_WEIGHTING})",
+    "misplaced_chunks": "SELECT m.* FROM pgseek.documents d, pgseek.misplaced_chunks(d.collection_id,"
+    " d.document_id, d.body) m ORDER BY d.collection_id, d.document_id",
+}
+
+WRITING = {
+    "delete_embeddings": "SELECT pgseek.delete_embeddings(1, ARRAY[pgseek.document_id('lru_cache')])",
+    "live_spaces": "SELECT * FROM pgseek.live_spaces(1)",
+    "put_embeddings": "SELECT pgseek.put_embeddings('docs', s.provider || ':' || s.model, '{lru_cache}', '{0}',"
+    " ARRAY[e.embedding]) FROM pgseek.embeddings_1 e, pgseek.embedding_spaces s WHERE s.space_id = 1 LIMIT 1",
+    "add_language": "SELECT pgseek.add_language(1, 'french')",
+    "refresh_statistics": "SELECT pgseek.refresh_statistics('docs')",
+    "reweigh": "SELECT pgseek.reweigh('docs')",
+    "put_documents": """SELECT pgseek.put_documents('docs', '[{"id": "n", "text": "new"}]')""",
+    "put_document": "SELECT pgseek.put_document('docs', 'n', 'new')",
+    "delete_by_id": "SELECT pgseek.delete_by_id(1, ARRAY[pgseek.document_id('lru_cache')])",
+    "delete_documents": "SELECT pgseek.delete_documents('docs', '{lru_cache}')",
+    "delete_document": "SELECT pgseek.delete_document('docs', 'lru_cache')",
+    "follow_rows": "SELECT pgseek.follow_rows('docs', NULL, '{lru_cache}')",
+}
