@@ -55,7 +55,8 @@ AWAITED = re.compile(
     r"cursor\.fetchall\(|copy\.write_row\("
 )
 THREADED = re.compile(
-    r"(?<== )(checked_query|advance|Session|planning\.target|collection_scripts\.(?:embedder_of|own_generator))\("
+    r"(?<== )(checked_query|advance|Session|planning\.target|"
+    r"collection_scripts\.(?:embedder_of|own_generator))\("
 )
 
 

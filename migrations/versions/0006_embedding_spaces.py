@@ -56,8 +56,8 @@ CREATE TABLE pgseek.space_probes (
 );
 """
 
-# Revision 0005 knows one space for each collection, compared by cosine and indexed whole; other spaces go,
-# but one that is active stays with its vectors, and is compared by cosine from then on.
+# Revision 0005 compares by cosine and indexes whole vectors: spaces of another metric go, but one that is
+# active stays with its vectors, and is compared by cosine from then on; other indexes go, and are built anew.
 BACK = """
 DROP TABLE pgseek.space_probes;
 DO $do$
@@ -67,7 +67,7 @@ BEGIN
     FOR gone IN
         SELECT c.collection_id, s.space_id
           FROM pgseek.collections c JOIN pgseek.embedding_spaces s ON s.collection_id = c.collection_id
-         WHERE c.copy_of IS NOT NULL OR s.space_id <> c.active_space_id
+         WHERE c.copy_of IS NOT NULL OR (s.space_id <> c.active_space_id AND s.metric <> 'cosine')
     LOOP
         EXECUTE format('DROP TABLE IF EXISTS pgseek.%I', 'embeddings_' || gone.space_id);
         DELETE FROM pgseek.embedding_spaces s WHERE s.space_id = gone.space_id;

@@ -144,7 +144,7 @@ def find(info: CollectionInfo, space: int | str) -> Script[SpaceInfo]:
     there = "; ".join(f"{one.space_id}: {one} ({one.state})" for one in every if one.state != "retired")
     if found:
         raise InvalidInput(
-            f"collection {info.name!r} has several embedding spaces called {space!r}; use one's number: {there}"
+            f"collection {info.name!r} has several embedding spaces called {space!r}; use a number of {there}"
         )
     raise InvalidInput(f"collection {info.name!r} has no embedding space {space!r}; it has {there}")
 

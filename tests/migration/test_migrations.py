@@ -86,7 +86,10 @@ WORDS = ("zebra grazes", "zebra", "lion and zebra and lion", "a lion sleeps", "n
 
 
 def at_revision(dsn, revision):
-    """A database at an earlier revision with a collection, documents and two embeddings."""
+    """A database at an earlier revision with a collection, documents and two embeddings.
+
+    Beside its active space it has one that is ready, one that is being built, and one that was retired.
+    """
     schema.upgrade(dsn, revision)
     identity = WordLlamaEmbedder().identity
     rows(
@@ -108,6 +111,23 @@ def at_revision(dsn, revision):
         "CREATE TABLE pgseek.embeddings_1 (collection_id int, document_id uuid, ordinal int,"
         " embedding vector(256) NOT NULL, PRIMARY KEY (collection_id, document_id, ordinal))",
     )
+    for space, (dimensions, state) in enumerate(
+        ((64, "ready"), (128, "building"), (256, "retired")), start=2
+    ):
+        other = WordLlamaEmbedder(dimensions=dimensions).identity
+        rows(
+            dsn,
+            "INSERT INTO pgseek.embedding_spaces (collection_id, provider, model, dimensions, metric, storage, prompts,"
+            " normalized, identity, state) VALUES (1, %s, %s, %s, 'cosine', 'vector',"
+            ' \'{"query": "", "document": ""}\', true, %s, %s)',
+            [other.provider, other.model, dimensions, identity_hash(other), state],
+        )
+        if state != "retired":
+            rows(
+                dsn,
+                f"CREATE TABLE pgseek.embeddings_{space} (collection_id int, document_id uuid, ordinal int,"
+                f" embedding vector({dimensions}) NOT NULL, PRIMARY KEY (collection_id, document_id, ordinal))",
+            )
     if revision >= "0002":
         rows(
             dsn,
@@ -149,8 +169,20 @@ def test_data_of_each_revision_survives_the_way_up_and_down(empty_dsn, revision)
         docs = client.collection("docs")
         assert docs.info().settings["lexical"] == "bm25"
         assert docs.search("lion", alpha=0)[0].id in {"d2", "d3"}
+        assert [(s.space_id, s.state, s.metric) for s in docs.spaces()] == [
+            (1, "active", "cosine"),
+            (2, "ready", "cosine"),
+            (3, "building", "cosine"),
+            (4, "retired", "cosine"),
+        ]
         assert docs.drain_queue().changed == len(WORDS)
         assert docs.ingest([{"id": "new", "text": "another lion"}]).new == 1
+        # Writes go to all of them, so that each can be gone on with, and switched to.
+        assert [(s.rows, s.missing) for s in docs.spaces()] == [(6, 0), (6, 0), (6, 0), (None, None)]
+        assert docs.activate(2) == 0
+        assert docs.reembed("wordllama@128").space_id == 3
+        assert docs.search("lion")[0].dense_rank is not None
+        docs.activate(1)
         assert docs.search("lion")[0].dense_rank is not None
         docs.delete("new")
         docs.refresh_statistics(reweigh=True)
