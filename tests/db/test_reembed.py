@@ -475,3 +475,21 @@ def test_readers_and_writers_notice_nothing(client, dsn):  # noqa: PLR0915 (one 
         (hit,) = docs.search(text, alpha=1, k=1)
         assert (hit.id, hit.text) == (name, text)
     assert examine(dsn).ok
+
+
+def test_what_cannot_be_cut_is_embedded(client, dsn):
+    docs = client.create_collection("docs", embedder="wordllama")
+    docs.ingest(CORPUS)
+    # As a writer leaves it that could not embed for a space that is not searched.
+    rows(dsn, "DELETE FROM pgseek.embeddings_1 WHERE document_id = pgseek.document_id('suppress')")
+    report = docs.reembed("wordllama@64")
+    assert (report.stage, report.refused) == ("switched", {})
+    assert [(s.rows, s.missing) for s in docs.spaces()] == [(len(CORPUS) - 1, 1), (len(CORPUS), 0)]
+    own = docs._own_embedder()
+    row = rows(
+        dsn,
+        "SELECT title, text, embedding::text AS v FROM pgseek.chunks JOIN pgseek.embeddings_2"
+        " USING (collection_id, document_id, ordinal) WHERE document_id = pgseek.document_id('suppress')",
+    )[0]
+    text = f"{row['title']}\n\n{row['text']}" if row["title"] else row["text"]
+    assert np.allclose(eval(row["v"]), own.embed_documents([text])[0], atol=1e-5)

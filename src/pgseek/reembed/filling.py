@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from uuid import UUID
 
 from psycopg.sql import SQL
@@ -106,11 +107,11 @@ def source_of(info: CollectionInfo, identity: EmbedderIdentity) -> Script[SpaceI
 
 
 def fill(
-    run: Embedding, stop: Stop, report: Callable[[int, int], None], part_of: int = PARTS
+    run: Embedding, stop: Stop, report: Callable[[int], None], part_of: int = PARTS
 ) -> Script[dict[UUID, str]]:
     """Give every chunk its vector in the space of ``run``; return documents that cannot have one, and why.
 
-    ``report`` is called with the rows and the documents of each batch. Several may do it at once,
+    ``report`` is called with the rows of each batch. Several may do it at once,
     each works on parts that no other has.
 
     Raises:
@@ -163,7 +164,7 @@ class _Part:
         self.run, self.source, self.refused, self.key = run, source, refused, key
         self.low, self.high = bounds(part, part_of)
 
-    def fill(self, stop: Stop, report: Callable[[int, int], None]) -> Script[None]:
+    def fill(self, stop: Stop, report: Callable[[int], None]) -> Script[None]:
         """Work through the part, batch by batch."""
         space = self.run.info.space
         while not stop.is_set():
@@ -171,11 +172,14 @@ class _Part:
             if not ids:
                 return
             yield from cache.renew(f"space {space.space_id}", [self.key], LEASE)
+            written = 0
             if self.source is not None:
-                written = yield from transact(lambda: self._cut(ids))  # noqa: B023 (run at once)
-            else:
-                written = yield from self._embed(ids)
-            report(written, len(ids))
+                written = yield from transact(partial(self._cut, self.source, ids))
+                # Chunks that have no vector in the source either are embedded.
+                ids = yield from self._still_lacking(ids)
+            if ids:
+                written += yield from self._embed(ids)
+            report(written)
 
     def _next(self) -> Script[list[UUID]]:
         """Return the next documents of the part that lack a vector, of no more text than fits."""
@@ -258,11 +262,20 @@ class _Part:
         )
         return len(rows)
 
-    def _cut(self, ids: Sequence[UUID]) -> Script[int]:
-        """Cut the vectors of documents from those of the source, in the database."""
+    def _still_lacking(self, ids: Sequence[UUID]) -> Script[list[UUID]]:
         space = self.run.info.space
-        if self.source is None:
-            return 0
+        rows = yield from fetch(
+            SQL(
+                "SELECT DISTINCT c.document_id FROM pgseek.chunks c WHERE {missing}"
+                " AND c.document_id = ANY (%(ids)s) ORDER BY c.document_id"
+            ).format(missing=MISSING.format(table=spaces.table_of(space.space_id))),
+            {"collection": space.collection_id, "ids": list(ids)},
+        )
+        return [row["document_id"] for row in rows]
+
+    def _cut(self, source: SpaceInfo, ids: Sequence[UUID]) -> Script[int]:
+        """Cut the vectors of documents from those of another space, in the database."""
+        space = self.run.info.space
         yield from self._lock(ids)
         yield from spaces.vector_on_path()
         cut = (
@@ -278,14 +291,11 @@ class _Part:
                 " ON CONFLICT DO NOTHING RETURNING 1"
             ).format(
                 table=spaces.table_of(space.space_id),
-                source=spaces.table_of(self.source.space_id),
+                source=spaces.table_of(source.space_id),
                 cut=SQL(cut),
             ),
             {"collection": space.collection_id, "ids": list(ids), "d": space.identity.dimensions},
         )
-        if not rows:
-            # Chunks that have no vector in the source either: they are not to be had by cutting.
-            self.refused.update(dict.fromkeys(ids, f"it has no vector in {self.source} either"))
         return len(rows)
 
     def _lock(self, ids: Sequence[UUID] | set[UUID]) -> Script[None]:

@@ -50,11 +50,9 @@ class _Watch:
     done: int
     started: float
     begun: int = 0
-    documents: int = 0
 
-    def wrote(self, rows: int, documents: int) -> None:
+    def wrote(self, rows: int) -> None:
         self.done += rows
-        self.documents += documents
         self.tell("embedding")
 
     def report(self, stage: ReembedStage, **more: Any) -> ReembedReport:
