@@ -338,7 +338,7 @@ def test_overlapping_ingests_at_once(dsn, make_bench, processes):
         path.write_text("".join(json.dumps(d) + "\n" for d in documents))
         orders.append(path)
     for _ in range(3):
-        children = [bench.child("ingest", path) for path in orders]
+        children = [bench.child("ingest", path, "unkilled") for path in orders]
         for child in children:
             assert child.ready.wait(60)
         for child in children:
