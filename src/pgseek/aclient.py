@@ -145,7 +145,7 @@ class AsyncClient:
         language: str = "english",
         exist_ok: bool = False,
         generator: TextGenerator | str | None = None,
-        metric: Metric = "cosine",
+        metric: Metric | None = None,
         storage: Storage | None = None,
         index: VectorIndex | Mapping[str, Any] | str | None = None,
         **settings: Any,
@@ -154,9 +154,9 @@ class AsyncClient:
 
         ``embedder`` is a string such as ``wordllama`` (the default), ``openai:text-embedding-3-small``
         or ``sentence-transformers:NAME``, or an object with the embedder protocol. ``language`` is a
-        text-search configuration. ``metric`` is 'cosine', 'inner_product', 'l2' or 'l1'; ``storage`` 'vector'
-        or 'halfvec' (half the size; default: from 2,001 dimensions on); ``index`` a `VectorIndex` or a string
-        such as 'hnsw,m=32', 'ivfflat', 'binary', 'prefix=256' or 'none'. ``settings``: fusion, alpha,
+        text-search configuration. ``metric`` is 'cosine' (the default), 'inner_product', 'l2' or 'l1';
+        ``storage`` 'vector' or 'halfvec' (half the size; default: from 2,001 dimensions on); ``index`` a
+        `VectorIndex` or a string such as 'hnsw,m=32', 'ivfflat', 'binary', 'prefix=256' or 'none'. ``settings``: fusion, alpha,
         normalization, lexical, candidates, chunk_size and chunk_overlap (characters), k1, b, title_weight,
         and long_texts, what becomes of a chunk that the model does not read whole: 'average' its parts'
         vectors, 'chunk' it, 'refuse' its document or 'truncate' it. What is searched: heading_context (True:
@@ -165,7 +165,7 @@ class AsyncClient:
         each chunk) and summaries (False), written by ``generator``: a string such as 'openai:gpt-4.1-mini',
         or an object such as `CallableGenerator`. collapse is whether a search gives each document once; by
         default where more than chunks is searched. With ``exist_ok`` an existing collection is opened,
-        provided its embedder is the same.
+        provided its embedder is the same, and its metric, if one is given.
 
         Raises:
             InvalidInput, CollectionExists, SpaceMismatch.
@@ -479,12 +479,14 @@ class AsyncCollection:
         ef_search: int | None = None,
         probes: int | None = None,
         rerank: int | None = None,
+        model: str | None = None,
     ) -> list[Hit]:
         """Return the best ``k`` chunks, best first; ties by document id, then ordinal.
 
         None means the collection's setting. ``alpha`` in 0..1 weighs the dense leg (fusion
         'weighted'). ``filter`` is a mapping such as ``{"year": {"$gte": 2020}}`` or a jsonpath
-        predicate. ``query_embedding`` of shape (dimensions,) spares embedding the query. ``syntax``
+        predicate. ``query_embedding`` of shape (dimensions,) spares embedding the query; ``model``
+        (provider:model) says what made it, and the database refuses it if that is another. ``syntax``
         'web' reads "phrases", +required, -excluded and prefix*; 'plain' takes every sign for text.
         ``typos`` corrects words that no document has. ``budget`` is in milliseconds: past them BM25
         answers in its approximate form, and the hits say so in ``degraded``. With ``collapse`` each
@@ -493,6 +495,7 @@ class AsyncCollection:
 
         Raises:
             InvalidInput, DimensionMismatch, EmbedderError, CollectionNotFound, DatabaseError.
+            SpaceMismatch: the vector is of another model than the space.
         """
         request = Search(
             query,
@@ -516,16 +519,19 @@ class AsyncCollection:
             rerank,
         )
         try:
-            return await self._search(request, query_embedding)
+            return await self._search(request, query_embedding, model)
         except (SpaceMismatch, CollectionNotFound):
             # The collection may have changed to another model since it was opened.
             if query_embedding is not None or not await self._renew():
                 raise
-        return await self._search(request, None)
+        return await self._search(request)
 
-    async def _search(self, request: Search, query_embedding: Sequence[float] | None) -> list[Hit]:
+    async def _search(
+        self, request: Search, query_embedding: Sequence[float] | None = None, model: str | None = None
+    ) -> list[Hit]:
         if query_embedding is not None:
-            return await self._client._run(search_scripts.search_given(self._info, request, query_embedding))
+            script = search_scripts.search_given(self._info, request, query_embedding, model)
+            return await self._client._run(script)
         policy = self._client._settings.cache_policy()
         embedder = await self._own_embedder()
         run = embedding_scripts.Embedding(self._info, embedder, policy, Spending(), None, self._given)

@@ -133,7 +133,7 @@ def create(
     settings: Mapping[str, Any],
     exist_ok: bool,
     generator: TextGenerator | str | None = None,
-    metric: str = "cosine",
+    metric: str | None = None,
     storage: str | None = None,
     index: str | Mapping[str, Any] | VectorIndex | None = None,
 ) -> Script[tuple[CollectionInfo, Embedder]]:
@@ -147,7 +147,7 @@ def create(
     spec = generator if isinstance(generator, str) else ""
     checked = default_settings(identity, **settings, generator=spec)
     _check_generator(generator, checked)
-    metric = check_metric(metric)
+    wanted, metric = metric, check_metric(metric or "cosine")
     chosen_storage = storage_for(identity.dimensions, storage)
     chosen_index = index_for(identity.dimensions, chosen_storage, metric, index)
     probes: dict[tuple[str, str], Vectors] = {}
@@ -187,6 +187,11 @@ def create(
             "or drop it first"
         )
     info = yield from find(name)
+    if wanted is not None and info.space.metric != wanted:
+        raise SpaceMismatch(
+            f"collection {name!r} holds vectors of {spaces.describe(info.identity, info.space.metric)}, "
+            f"but the metric given is {wanted!r}; leave it out, or re-embed the collection: pgseek reembed"
+        )
     return info, matching_embedder(info, chosen)
 
 
@@ -296,23 +301,11 @@ def matching_embedder(info: CollectionInfo, embedder: Embedder | None) -> Embedd
     chosen = embedder if embedder is not None else embedder_for(info.identity)
     if chosen.identity != info.identity:
         raise SpaceMismatch(
-            f"collection {info.name!r} holds vectors of {_full(info.identity)}, but the embedder is "
-            f"{_full(chosen.identity)}; vectors of two models cannot be compared: use the "
-            "collection's embedder, or create another collection"
+            f"collection {info.name!r} holds vectors of {spaces.describe(info.identity)}, but the embedder "
+            f"is {spaces.describe(chosen.identity)}; vectors of two models cannot be compared: use the "
+            "collection's embedder, re-embed the collection (pgseek reembed), or create another"
         )
     return chosen
-
-
-def _full(identity: EmbedderIdentity) -> str:
-    prompts = ", ".join(
-        f"{kind} prompt {prompt!r}"
-        for kind, prompt in (
-            ("query", identity.query_prompt),
-            ("document", identity.document_prompt),
-        )
-        if prompt
-    )
-    return f"{identity} ({prompts})" if prompts else str(identity)
 
 
 def find(name: str) -> Script[CollectionInfo]:

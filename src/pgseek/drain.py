@@ -199,7 +199,7 @@ def _store(run: Embedding, worker: str, policy: QueuePolicy, pending: Pending, t
     def write() -> Script[dict[UUID, list[EmbeddedChunk]]]:
         wanted = yield from queue.lock(info, pending.documents)
         ready = {d.document_id: d for d in pending.documents if d.document_id in wanted & embedded.keys()}
-        yield from replace_chunks(info, ready, embedded, others)
+        yield from replace_chunks(info, run.embedder.identity, ready, embedded, others)
         return {i: embedded[i] for i in ready}
 
     others: list[SpaceVectors] = []

@@ -340,7 +340,9 @@ def _store(
     batch = {d.document_id: embedded[d.document_id] for d in content}
     others = yield from embedding.beside(run, batch)
     try:
-        counts = yield from transact(partial(write_batch, run.info, content, metadata, embedded, others))
+        counts = yield from transact(
+            partial(write_batch, run.info, run.embedder.identity, content, metadata, embedded, others)
+        )
     except SpacesChanged:
         # The switch came between our look and our write.
         return (yield from _store(run, content, metadata, embedded, written))

@@ -22,8 +22,8 @@ SELECT * FROM pgseek.search(
     query_embedding => %(embedding)s, alpha => %(alpha)s, fusion => %(fusion)s,
     lexical => %(lexical)s, filter => %(filter)s::jsonpath, candidates => %(candidates)s,
     rrf_k => %(rrf_k)s, snippets => %(snippets)s, highlight => %(highlight)s, space_id => %(space_id)s,
-    space => %(space)s, ef_search => %(ef_search)s, probes => %(probes)s, rerank => %(rerank)s,
-    normalization => %(normalization)s, syntax => %(syntax)s, typos => %(typos)s, budget => %(budget)s,
+    model => %(model)s, space => %(space)s, ef_search => %(ef_search)s, probes => %(probes)s,
+    rerank => %(rerank)s, normalization => %(normalization)s, syntax => %(syntax)s, typos => %(typos)s, budget => %(budget)s,
     collapse => %(collapse)s)
  ORDER BY rank
 """
@@ -45,10 +45,12 @@ def search(run: Embedding, request: Search) -> Script[list[Hit]]:
     return (yield from search_with(info, request, embedding))
 
 
-def search_given(info: CollectionInfo, request: Search, given: Any) -> Script[list[Hit]]:
-    """Search with a vector (d,) that the caller brought."""
+def search_given(
+    info: CollectionInfo, request: Search, given: Any, model: str | None = None
+) -> Script[list[Hit]]:
+    """Search with a vector (d,) that the caller brought, and may say what made it."""
     info = yield from _searched(info, request)
-    return (yield from search_with(info, request, given_embedding(info, given)))
+    return (yield from search_with(info, request, given_embedding(info, given), model))
 
 
 def _searched(info: CollectionInfo, request: Search) -> Script[CollectionInfo]:
@@ -58,8 +60,10 @@ def _searched(info: CollectionInfo, request: Search) -> Script[CollectionInfo]:
     return replace(info, space=(yield from spaces.find(info, request.space)))
 
 
-def search_with(info: CollectionInfo, request: Search, embedding: Vectors | None) -> Script[list[Hit]]:
-    """Search with a vector at hand, float32 (d,), of the space of ``info``."""
+def search_with(
+    info: CollectionInfo, request: Search, embedding: Vectors | None, model: str | None = None
+) -> Script[list[Hit]]:
+    """Search with a vector at hand, float32 (d,), of the space of ``info``; ``model`` says so otherwise."""
     rows = yield from fetch(
         _SEARCH,
         {
@@ -76,6 +80,7 @@ def search_with(info: CollectionInfo, request: Search, embedding: Vectors | None
             "snippets": request.snippets,
             "highlight": list(request.highlight),
             "space_id": info.space_id,
+            "model": str(info.identity) if model is None else model,
             "space": request.space,
             "normalization": request.normalization,
             "syntax": request.syntax,

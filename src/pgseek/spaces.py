@@ -51,6 +51,21 @@ def space_of(row: Mapping[str, Any], **counts: int | None) -> SpaceInfo:
     )
 
 
+def describe(identity: EmbedderIdentity, metric: Metric = "cosine") -> str:
+    """Return what made vectors as messages name it, as pgseek.describe_space does: all that is not usual."""
+    parts = [str(identity)]
+    if identity.revision:
+        parts.append(f" of revision {identity.revision!r}")
+    if metric != "cosine":
+        parts.append(f" by {metric}")
+    for kind, prompt in (("query", identity.query_prompt), ("document", identity.document_prompt)):
+        if prompt:
+            parts.append(f", {kind} prompt {prompt!r}")
+    if not identity.normalized:
+        parts.append(", not of unit length")
+    return "".join(parts)
+
+
 def table_of(space_id: int) -> Identifier:
     """Return the table of a space's vectors."""
     return Identifier("pgseek", f"embeddings_{space_id}")

@@ -17,12 +17,12 @@ import psycopg
 from pgvector import HalfVector
 from psycopg.sql import SQL
 
-from pgseek.embedders.base import Vectors
+from pgseek.embedders.base import Vectors, identity_hash
 from pgseek.errors import CollectionNotFound, DatabaseError
 from pgseek.prepare import Prepared
-from pgseek.spaces import table_of
+from pgseek.spaces import describe, table_of
 from pgseek.steps import Script, copy_in, fetch, fetch_one
-from pgseek.types import Chunk, CollectionInfo, SpaceInfo
+from pgseek.types import Chunk, CollectionInfo, EmbedderIdentity, SpaceInfo
 
 # Staging tables' names end in the revision that made their columns so: a pooled session may outlive an
 # upgrade. JSON travels as the text it is (psycopg would write it as JSON once more).
@@ -117,6 +117,7 @@ def unfit(error: DatabaseError) -> str | None:
 
 def write_batch(
     info: CollectionInfo,
+    made_by: EmbedderIdentity,
     content: Sequence[Prepared],
     metadata: Sequence[Prepared],
     embedded: Mapping[UUID, list[EmbeddedChunk]],
@@ -125,11 +126,13 @@ def write_batch(
     """Write one batch; documents in the order of their ids, so that two ingests rarely deadlock.
 
     ``content`` holds documents whose content is new or changed, ``metadata`` those with other metadata
-    only; ``others`` what is known of the batch in spaces beside that of ``info``. Another writer may have
-    been there first: returns what really changed, by name of the report.
+    only; ``others`` what is known of the batch in spaces beside that of ``info``, and ``made_by`` what made
+    the vectors for that one. Another writer may have been there first: returns what really changed, by name
+    of the report.
 
     Raises:
         SpacesChanged: the space that is searched is neither; nothing is written.
+        SpaceMismatch: from the database: ``made_by`` is not what the space holds vectors of.
     """
     counts = dict.fromkeys(("new", "changed", "metadata_changed", "unchanged", "chunks"), 0)
     by_id = {d.document_id: d for d in sorted(content, key=lambda d: d.document_id)}
@@ -156,7 +159,7 @@ def write_batch(
     returned = {row["document_id"] for row in written}
     changed = [i for i in by_id if i in returned - inserted and before.get(i) != by_id[i].content_hash]
     fresh = [i for i in by_id if i in inserted]
-    yield from _put_chunks(info, by_id, fresh, changed, embedded, others)
+    yield from _put_chunks(info, made_by, by_id, fresh, changed, embedded, others)
     counts["chunks"] = sum(len(embedded[i]) for i in (*fresh, *changed))
     counts["new"] = len(fresh)
     counts["changed"] = len(changed)
@@ -184,6 +187,7 @@ def write_batch(
 
 def replace_chunks(
     info: CollectionInfo,
+    made_by: EmbedderIdentity,
     documents: Mapping[UUID, Prepared],
     embedded: Mapping[UUID, list[EmbeddedChunk]],
     others: Sequence[SpaceVectors] = (),
@@ -191,13 +195,14 @@ def replace_chunks(
     """Replace chunks and embeddings of documents that this transaction has locked, and end their waiting.
 
     Raises:
-        SpacesChanged: see `write_batch`.
+        SpacesChanged, SpaceMismatch: see `write_batch`.
     """
-    yield from _put_chunks(info, documents, (), list(documents), embedded, others)
+    yield from _put_chunks(info, made_by, documents, (), list(documents), embedded, others)
 
 
 def _put_chunks(
     info: CollectionInfo,
+    made_by: EmbedderIdentity,
     documents: Mapping[UUID, Prepared],
     fresh: Sequence[UUID],
     changed: Sequence[UUID],
@@ -210,7 +215,7 @@ def _put_chunks(
     ids = sorted((*fresh, *changed))
     rows = [(documents[i], e) for i in ids for e in embedded[i]]
     weighting = yield from _weighting(info, rows)
-    live = yield from _live(info, others)
+    live = yield from _live(info, made_by, others)
     yield from fetch(_STAGE_CHUNKS)
     yield from copy_in(_COPY_CHUNKS, _CHUNK_TYPES, (_chunk_row(document, e) for document, e in rows))
     parameters = {"collection": info.collection_id, "changed": list(changed), "weighting": weighting}
@@ -227,12 +232,20 @@ def _put_chunks(
             yield from _put_vectors(other.space, found, changed)
 
 
-def _live(info: CollectionInfo, others: Sequence[SpaceVectors]) -> Script[set[int]]:
+def _live(
+    info: CollectionInfo, made_by: EmbedderIdentity, others: Sequence[SpaceVectors]
+) -> Script[set[int]]:
     """Return the spaces that are written to; the one that is searched is not changed from here on."""
     given = [info.space, *(other.space for other in others)]
+    makers = [made_by, *(other.space.identity for other in others)]
     rows = yield from fetch(
-        "SELECT space_id, active FROM pgseek.live_spaces(%s, %s::int[], %s)",
-        [info.collection_id, [one.space_id for one in given], [one.identity_hash for one in given]],
+        "SELECT space_id, active FROM pgseek.live_spaces(%s, %s::int[], %s, %s)",
+        [
+            info.collection_id,
+            [one.space_id for one in given],
+            [identity_hash(one) for one in makers],
+            [describe(one) for one in makers],
+        ],
     )
     if not {row["space_id"] for row in rows if row["active"]} <= {one.space_id for one in given}:
         raise SpacesChanged(f"collection {info.name!r} is searched by another space by now")

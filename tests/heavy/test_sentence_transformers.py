@@ -55,6 +55,16 @@ def test_a_collection_with_it_answers_by_meaning(client, embedder, model):
         client.create_collection("docs", embedder="wordllama", exist_ok=True)
 
 
+def test_a_revision_that_is_stated_is_part_of_the_space(client, model):
+    stated = create_embedder(f"sentence-transformers:{model}", revision="main")
+    made = client.create_collection("docs", embedder=stated)
+    made.ingest(CORPUS[:1])
+    assert client.collection("docs").info().identity.revision == "main"
+    assert client.collection("docs").search("a cache", k=1)[0].id == CORPUS[0]["id"]
+    with pytest.raises(SpaceMismatch, match=r"of revision 'main', but the embedder is .*384; vectors"):
+        client.create_collection("docs", embedder=f"sentence-transformers:{model}", exist_ok=True)
+
+
 def test_other_dimensions_and_unknown_models_are_refused(model):
     with pytest.raises(InvalidInput, match="gives 384 dimensions, not 100"):
         create_embedder(f"sentence-transformers:{model}@100")

@@ -145,11 +145,11 @@ from pgseek import EmbedderIdentity
 from pgseek.errors import InvalidInput
 
 class Embedder:
-    def __init__(self, model, dimensions, query_prompt="", document_prompt=""):
+    def __init__(self, model, dimensions, query_prompt="", document_prompt="", revision=""):
         if model == "wrong":
             raise InvalidInput("this provider has no such model")
         self.identity = EmbedderIdentity(
-            "acme", model or "first", dimensions or 4, True, query_prompt, document_prompt
+            "acme", model or "first", dimensions or 4, True, query_prompt, document_prompt, revision
         )
         self.model_id = str(self.identity)
 
@@ -206,7 +206,9 @@ def test_another_package_brings_a_provider(acme):
     assert np.array_equal(checked_query(made, "x"), np.eye(6, dtype=np.float32)[0])
     prompted = create_embedder("acme", query_prompt="q: ")
     assert prompted.identity.query_prompt == "q: "
-    for embedder in (made, prompted):
+    dated = create_embedder("acme", revision="2024-06")
+    assert dated.identity.revision == "2024-06"
+    for embedder in (made, prompted, dated):
         assert embedder_for(embedder.identity).identity == embedder.identity
     with pytest.raises(InvalidInput, match="did you mean 'acme'"):
         create_embedder("acmee")

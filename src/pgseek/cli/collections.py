@@ -6,6 +6,7 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from pgseek.cli.output import out, print_json, table
 from pgseek.cli.state import state_of
@@ -60,6 +61,9 @@ def create(
     document_prompt: Annotated[
         str | None, typer.Option(help="put before documents instead of the model's own")
     ] = None,
+    revision: Annotated[
+        str, typer.Option(help="a commit or tag of the hub, for sentence-transformers; makes another space")
+    ] = "",
     alpha: Annotated[
         float | None, typer.Option(help="weight of the dense leg, 0..1; default: the embedder's")
     ] = None,
@@ -73,13 +77,20 @@ def create(
 ) -> None:
     """Create a collection with its embedding space.
 
-    One text is embedded to see that the embedder works and gives the vectors it says.
+    A few texts are embedded to see that the embedder works and gives the vectors it says, and to know the
+    model by them later: see doctor --probe.
     """
     state = state_of(context)
     chosen: Embedder | str | None = embedder
-    if query_prompt is not None or document_prompt is not None:
+    if query_prompt is not None or document_prompt is not None or revision:
         spec = embedder or state.settings().embedder
-        chosen = create_embedder(spec, dimensions, query_prompt=query_prompt, document_prompt=document_prompt)
+        chosen = create_embedder(
+            spec,
+            dimensions,
+            query_prompt=query_prompt,
+            document_prompt=document_prompt,
+            revision=revision,
+        )
     with state.client() as client:
         made = client.create_collection(
             name,
@@ -133,6 +144,8 @@ def show(context: typer.Context, name: str, as_json: Json = False) -> None:
     made.add_row("name", info.name)
     made.add_row("language", info.language)
     made.add_row("embedder", str(info.identity))
+    if info.identity.revision:
+        made.add_row("revision", escape(info.identity.revision))
     made.add_row("metric", info.space.metric)
     made.add_row(
         "storage",

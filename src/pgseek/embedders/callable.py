@@ -15,7 +15,8 @@ from pgseek.types import EmbedderIdentity
 class CallableEmbedder:
     """A function from a list of texts to vectors of shape (n, d), arrays or lists.
 
-    ``model`` names the space: two functions whose vectors cannot be compared need two names.
+    ``model`` names the space: two functions whose vectors cannot be compared need two names, or two
+    revisions of one name: ``revision`` says which version of the model it is, in words of your own.
     ``query_function`` embeds queries, where they are not embedded like documents. ``dimensions`` and
     ``normalized`` are asked of the function where they are not given: it is called once with one text.
     """
@@ -30,6 +31,7 @@ class CallableEmbedder:
         normalized: bool | None = None,
         max_tokens: int | None = None,
         cache_documents: bool = True,
+        revision: str = "",
     ) -> None:
         for name, value in (("function", function), ("query_function", query_function)):
             if value is not None and not callable(value):
@@ -38,6 +40,8 @@ class CallableEmbedder:
             raise InvalidInput(
                 "give the function and a name for its space: CallableEmbedder(f, model='mine')"
             )
+        if not isinstance(revision, str):
+            raise InvalidInput(f"revision is {revision!r}, but must be text, such as a date or a commit")
         self._function = function
         self._query_function = query_function or function
         self.max_tokens = max_tokens
@@ -48,7 +52,7 @@ class CallableEmbedder:
             dimensions = probe.shape[1] if dimensions is None else dimensions
             if normalized is None:
                 normalized = bool(abs(float(np.linalg.norm(probe[0])) - 1) <= UNIT_TOLERANCE)
-        self.identity = EmbedderIdentity("callable", model, dimensions, normalized)
+        self.identity = EmbedderIdentity("callable", model, dimensions, normalized, revision=revision)
         self.model_id = str(self.identity)
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:

@@ -13,8 +13,8 @@ from pgseek.errors import EmbedderError, InvalidInput, PgseekError
 from pgseek.types import EmbedderIdentity
 
 # Other packages name their providers in this group of entry points. What an entry point loads is called
-# with the model (possibly ''), the dimensions (or None) and, where given or a stored space has any,
-# query_prompt and document_prompt.
+# with the model (possibly ''), the dimensions (or None) and, where given or where a stored space has them,
+# query_prompt, document_prompt and revision.
 GROUP = "pgseek.embedders"
 
 # Provider: where its class is, and whether it takes prompts. Imported on demand.
@@ -29,6 +29,8 @@ PROVIDERS: dict[str, tuple[str, bool]] = {
         True,
     ),
 }
+# Of these, who can load a certain revision of a model, and then says which.
+WITH_REVISIONS = frozenset({"sentence-transformers"})
 
 
 def create_embedder(
@@ -37,14 +39,16 @@ def create_embedder(
     *,
     query_prompt: str | None = None,
     document_prompt: str | None = None,
+    revision: str = "",
 ) -> Embedder:
     """Return the embedder named ``provider[:model][@dimensions]``.
 
-    Prompts given here stand in place of the model's own, and make another space.
+    Prompts given here stand in place of the model's own, and make another space; so does a ``revision``, a
+    commit or tag of the hub for sentence-transformers.
 
     Raises:
-        InvalidInput: unknown provider or model, dimensions given twice and differing, or prompts for a
-            provider that has none.
+        InvalidInput: unknown provider or model, dimensions given twice and differing, or prompts or a
+            revision for a provider that has none.
         MissingExtra: the provider's package is not installed (some providers look for it on first use).
     """
     named, at, size = spec.rpartition("@")
@@ -58,14 +62,18 @@ def create_embedder(
         if dimensions is not None and dimensions != int(size):
             raise InvalidInput(f"embedder {spec!r} names {size} dimensions, but dimensions is {dimensions}")
         dimensions = int(size)
-    prompts = {
+    options = {
         name: value
         for name, value in (("query_prompt", query_prompt), ("document_prompt", document_prompt))
         if value is not None
     }
-    if provider in PROVIDERS and prompts and not PROVIDERS[provider][1]:
-        raise InvalidInput(f"{provider} has no prompts, but {' and '.join(prompts)} was given")
-    return _factory(provider)(model, dimensions, **prompts)
+    if provider in PROVIDERS and options and not PROVIDERS[provider][1]:
+        raise InvalidInput(f"{provider} has no prompts, but {' and '.join(options)} was given")
+    if revision:
+        if provider in PROVIDERS and provider not in WITH_REVISIONS:
+            raise InvalidInput(f"{provider} has no revisions to choose from, but {revision!r} was given")
+        options["revision"] = revision
+    return _factory(provider)(model, dimensions, **options)
 
 
 def embedder_for(identity: EmbedderIdentity) -> Embedder:
@@ -83,9 +91,10 @@ def embedder_for(identity: EmbedderIdentity) -> Embedder:
     takes_prompts = (
         PROVIDERS[identity.provider][1] if identity.provider in PROVIDERS else any(prompts.values())
     )
-    return _factory(identity.provider)(
-        identity.model, identity.dimensions, **(prompts if takes_prompts else {})
-    )
+    options = prompts if takes_prompts else {}
+    if identity.revision and (identity.provider in WITH_REVISIONS or identity.provider not in PROVIDERS):
+        options["revision"] = identity.revision
+    return _factory(identity.provider)(identity.model, identity.dimensions, **options)
 
 
 def providers() -> tuple[str, ...]:

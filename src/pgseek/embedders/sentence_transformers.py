@@ -26,9 +26,11 @@ class SentenceTransformersEmbedder:
     Prompts are those of the model's own configuration, else the catalogue's; ``query_prompt`` and
     ``document_prompt`` stand in their place and make another space. Fewer ``dimensions`` than the model's
     own are a prefix, where the catalogue says that the model was trained for it. The model is loaded on
-    construction, because its dimensions and prompts are part of the space. ``device`` and ``backend``
-    ('torch', 'onnx', 'openvino') are not: they change a vector by rounding only; by default PGSEEK_DEVICE
-    and PGSEEK_BACKEND are asked.
+    construction, because its dimensions and prompts are part of the space. ``revision``, a commit or tag of
+    the hub, is what is loaded, and part of the space; without it the newest there is on this machine or the
+    hub is loaded, and the space says nothing of it. ``device`` and ``backend`` ('torch', 'onnx', 'openvino')
+    are not part of it: they change a vector by rounding only; by default PGSEEK_DEVICE and PGSEEK_BACKEND
+    are asked.
     """
 
     exact_tokens = True
@@ -42,6 +44,7 @@ class SentenceTransformersEmbedder:
         document_prompt: str | None = None,
         device: str | None = None,
         backend: str | None = None,
+        revision: str = "",
     ) -> None:
         if not model:
             raise InvalidInput("name a model, such as sentence-transformers:BAAI/bge-small-en-v1.5")
@@ -52,7 +55,9 @@ class SentenceTransformersEmbedder:
         device = device or os.environ.get("PGSEEK_DEVICE") or None
         backend = backend or os.environ.get("PGSEEK_BACKEND") or "torch"
         try:
-            self._model: Any = SentenceTransformer(model, device=device, backend=backend)
+            self._model: Any = SentenceTransformer(
+                model, device=device, backend=backend, revision=revision or None
+            )
         except Exception as error:
             # The library raises whatever it likes, a bare Exception for a missing ONNX for one.
             raise EmbedderError(f"cannot load sentence-transformers model {model!r}: {error}") from error
@@ -72,6 +77,7 @@ class SentenceTransformersEmbedder:
             document_prompt=_prompt(
                 document_prompt, own, DOCUMENT_NAMES, "" if known is None else known.document_prompt
             ),
+            revision=revision,
         )
         self.model_id = str(self.identity)
         length = self._model.max_seq_length

@@ -25,7 +25,7 @@ BASE: Mapping[str, Any] = {"syntax": "plain", "snippets": False, "budget": 3_600
 # Scores that would tie are set apart by this much, so that no tool orders them by id.
 APART = 1e-6
 _NAME = re.compile(r"[\w.+=-]+")
-_TAKEN = {"self", "query", "k", "query_embedding"}
+_TAKEN = {"self", "query", "k", "query_embedding", "model"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Mode:
     """A way to search: arguments of `Collection.search` under a name.
 
     The name consists of letters, digits and ``_.+=-``, since run files are called by it. The
-    arguments may be all but query, k and query_embedding; what they leave out is ``BASE``
+    arguments may be all but query, k, query_embedding and model; what they leave out is ``BASE``
     (syntax 'plain', no snippets, BM25 without a time limit), then the collection's settings.
     """
 

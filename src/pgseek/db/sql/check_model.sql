@@ -2,8 +2,9 @@
 --             give as many numbers, and comparing them finds nothing that makes sense.
 -- Arguments:  collection  its name, for messages
 --             space_id    the space that the vector shall be compared with or stored in
---             given_space, model  what the caller says of the vector: a space's number, or provider:model, with
---                         @dimensions or without. One of them must be given
+--             given_space, model  what the caller says of the vector: a space's number; or provider:model, with
+--                         @dimensions or without, or the identity that embedding_spaces holds, which says all of it.
+--                         One of them must be given
 -- Errors:     PGS05
 -- Volatility: stable.
 CREATE OR REPLACE FUNCTION pgseek.check_model(collection text, space_id integer, given_space integer, model text)
@@ -26,12 +27,15 @@ BEGIN
     END IF;
     IF given_space <> space_id THEN
         RAISE EXCEPTION 'the vector is of %, but collection % now uses %',
-            pgseek.describe_space(given_space), quote_literal(collection), pgseek.describe_space(space_id)
-            USING ERRCODE = 'PGS05', HINT = 'open the collection again';
+            CASE WHEN model IS NULL OR EXISTS (SELECT FROM pgseek.embedding_spaces s WHERE s.space_id = given_space)
+                 THEN pgseek.describe_space(given_space) ELSE format('%s (space %s, which is gone)', model, given_space) END, quote_literal(collection), pgseek.describe_space(space_id)
+            USING ERRCODE = 'PGS05', HINT = 'open the collection again, or embed with the model that it uses';
     END IF;
-    IF model NOT IN (space.provider || ':' || space.model, format('%s:%s@%s', space.provider, space.model, space.dimensions)) THEN
-        RAISE EXCEPTION 'the vector is of %, but collection % uses %', model, quote_literal(collection), pgseek.describe_space(space_id)
-            USING ERRCODE = 'PGS05', HINT = 'embed with the model of the collection, or re-embed the collection';
+    IF model NOT IN (space.provider || ':' || space.model, format('%s:%s@%s', space.provider, space.model, space.dimensions), space.identity) THEN
+        RAISE EXCEPTION 'the vector is of %, but collection % uses %',
+            coalesce((SELECT pgseek.describe_space(s.space_id) FROM pgseek.embedding_spaces s WHERE s.identity = model ORDER BY s.space_id LIMIT 1), model),
+            quote_literal(collection), pgseek.describe_space(space_id)
+            USING ERRCODE = 'PGS05', HINT = format('embed with %s:%s, or re-embed the collection: pgseek reembed', space.provider, space.model);
     END IF;
 END
 $function$;
