@@ -56,6 +56,7 @@ from pgseek.types import (
     IngestPlan,
     IngestReport,
     Match,
+    ProbeReport,
     QueueFailure,
     QueuePolicy,
     QueueStatus,
@@ -64,6 +65,7 @@ from pgseek.types import (
     Rejection,
     Search,
     SpaceInfo,
+    SpaceProbe,
     WorkReport,
 )
 from pgseek.vectors import VectorIndex
@@ -104,6 +106,7 @@ __all__ = [
     "MissingExtra",
     "Needs",
     "PgseekError",
+    "ProbeReport",
     "QueueFailure",
     "QueuePolicy",
     "QueueStatus",
@@ -117,6 +120,7 @@ __all__ = [
     "Search",
     "SpaceInfo",
     "SpaceMismatch",
+    "SpaceProbe",
     "SyncRefused",
     "TextGenerator",
     "UnsupportedServer",

@@ -29,6 +29,7 @@ from pgseek import drain as drain_scripts
 from pgseek import embedding as embedding_scripts
 from pgseek import ingest as ingest_scripts
 from pgseek import plan as plan_scripts
+from pgseek import probing as probing_scripts
 from pgseek import queue as queue_scripts
 from pgseek import search as search_scripts
 from pgseek import spaces as space_scripts
@@ -82,6 +83,7 @@ from pgseek.types import (
     InputType,
     Lexical,
     Normalization,
+    ProbeReport,
     QueueFailure,
     QueuePolicy,
     QueueStatus,
@@ -151,20 +153,20 @@ class Client:
     ) -> Collection:
         """Create a collection and its embedding space.
 
-        ``embedder`` is a string such as ``wordllama`` (the default), ``openai:text-embedding-3-small``
-        or ``sentence-transformers:NAME``, or an object with the embedder protocol. ``language`` is a
-        text-search configuration. ``metric`` is 'cosine' (the default), 'inner_product', 'l2' or 'l1';
-        ``storage`` 'vector' or 'halfvec' (half the size; default: from 2,001 dimensions on); ``index`` a
-        `VectorIndex` or a string such as 'hnsw,m=32', 'ivfflat', 'binary', 'prefix=256' or 'none'. ``settings``: fusion, alpha,
-        normalization, lexical, candidates, chunk_size and chunk_overlap (characters), k1, b, title_weight,
-        and long_texts, what becomes of a chunk that the model does not read whole: 'average' its parts'
-        vectors, 'chunk' it, 'refuse' its document or 'truncate' it. What is searched: heading_context (True:
-        headings are read before the chunks under them), section_size (characters of text to read around a
-        chunk; 0 for none), document_vectors (False; a vector for each whole document), questions (0..20 for
-        each chunk) and summaries (False), written by ``generator``: a string such as 'openai:gpt-4.1-mini',
-        or an object such as `CallableGenerator`. collapse is whether a search gives each document once; by
-        default where more than chunks is searched. With ``exist_ok`` an existing collection is opened,
-        provided its embedder is the same, and its metric, if one is given.
+        ``embedder`` is a string such as ``wordllama`` (the default), ``openai:text-embedding-3-small`` or
+        ``sentence-transformers:NAME``, or an object with the embedder protocol. ``language`` is a text-search
+        configuration. ``metric`` is 'cosine' (the default), 'inner_product', 'l2' or 'l1'; ``storage``
+        'vector' or 'halfvec' (half the size; default: from 2,001 dimensions on); ``index`` a `VectorIndex` or
+        a string such as 'hnsw,m=32', 'ivfflat', 'binary', 'prefix=256' or 'none'. ``settings``: fusion,
+        alpha, normalization, lexical, candidates, chunk_size and chunk_overlap (characters), k1, b,
+        title_weight, and long_texts, what becomes of a chunk that the model does not read whole: 'average'
+        its parts' vectors, 'chunk' it, 'refuse' its document or 'truncate' it. What is searched:
+        heading_context (True: headings are read before the chunks under them), section_size (characters of
+        text to read around a chunk; 0 for none), document_vectors (False; a vector for each whole document),
+        questions (0..20 for each chunk) and summaries (False), written by ``generator``: a string such as
+        'openai:gpt-4.1-mini', or an object such as `CallableGenerator`. collapse is whether a search gives
+        each document once; by default where more than chunks is searched. With ``exist_ok`` an existing
+        collection is opened, provided its embedder is the same, and its metric, if one is given.
 
         Raises:
             InvalidInput, CollectionExists, SpaceMismatch.
@@ -279,6 +281,25 @@ class Client:
             notice,
         )
         return self._serve(worker, worker_scripts.work(job))
+
+    def probe(
+        self,
+        collections: Sequence[str] | None = None,
+        *,
+        embedders: Mapping[str, Embedder | Sequence[Embedder]] | None = None,
+    ) -> ProbeReport:
+        """Return whether the models of the named collections, or of all, still give the vectors they gave.
+
+        A few texts are embedded for each, which costs next to nothing, and compared with what was stored when
+        the space was made. ``embedders`` holds, by collection, the object, or objects, of each that was made
+        with one. Of a space made before revision 0006 a few chunks are compared, and its fingerprint is
+        stored for the next time.
+
+        Raises:
+            CollectionNotFound: with the nearest name.
+        """
+        script = probing_scripts.probe(collections, embedders or {}, self._share_limits)
+        return self._run(script)
 
     def attach(
         self,
@@ -724,6 +745,12 @@ class Collection:
         self._renew()
         found = self._client._run(space_scripts.find(self._info, space))
         self._client._run(switching.retire(self._info, found))
+
+    def probe(self) -> ProbeReport:
+        """Do as `Client.probe` for this collection, with its own embedder."""
+        given = {self.name: self._given}
+        script = probing_scripts.probe([self.name], given, self._client._share_limits)
+        return self._client._run(script)
 
     def refresh_statistics(self, *, reweigh: bool = False) -> float | None:
         """Bring BM25's statistics up to date; ingest does so whenever the collection grew by a tenth.

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from pgseek import spaces
 from pgseek.chunking import DEFAULT_SIZE, check_chunking
-from pgseek.embedders.base import Embedder, Vectors
+from pgseek.embedders.base import Embedder
 from pgseek.embedders.catalog import fusion_defaults
 from pgseek.embedders.registry import create_embedder, embedder_for, providers
 from pgseek.errors import (
@@ -150,7 +150,7 @@ def create(
     wanted, metric = metric, check_metric(metric or "cosine")
     chosen_storage = storage_for(identity.dimensions, storage)
     chosen_index = index_for(identity.dimensions, chosen_storage, metric, index)
-    probes: dict[tuple[str, str], Vectors] = {}
+    probes: spaces.Fingerprint = {}
     if not (yield from fetch("SELECT FROM pgseek.collections WHERE name = %s", [name])):
         probes = yield from spaces.fingerprint(chosen)
     language = (yield from languages()).canonical(language)

@@ -23,7 +23,8 @@ SELECT * FROM pgseek.search(
     lexical => %(lexical)s, filter => %(filter)s::jsonpath, candidates => %(candidates)s,
     rrf_k => %(rrf_k)s, snippets => %(snippets)s, highlight => %(highlight)s, space_id => %(space_id)s,
     model => %(model)s, space => %(space)s, ef_search => %(ef_search)s, probes => %(probes)s,
-    rerank => %(rerank)s, normalization => %(normalization)s, syntax => %(syntax)s, typos => %(typos)s, budget => %(budget)s,
+    rerank => %(rerank)s, normalization => %(normalization)s,
+    syntax => %(syntax)s, typos => %(typos)s, budget => %(budget)s,
     collapse => %(collapse)s)
  ORDER BY rank
 """

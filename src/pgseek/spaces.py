@@ -6,7 +6,7 @@ complete: one that is being built, and those that were active before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from psycopg.sql import SQL, Identifier
@@ -15,8 +15,24 @@ from psycopg.types.json import Jsonb
 from pgseek.embedders.base import PROBES, Embedder, Vectors, check_probe, identity_hash
 from pgseek.errors import EmbedderError, InvalidInput
 from pgseek.steps import Script, embed_query, fetch, fetch_one, start_embedding, wait_for
-from pgseek.types import CollectionId, CollectionInfo, EmbedderIdentity, SpaceId, SpaceInfo, SpaceState
+from pgseek.types import (
+    CollectionId,
+    CollectionInfo,
+    EmbedderIdentity,
+    InputType,
+    SpaceId,
+    SpaceInfo,
+    SpaceState,
+)
 from pgseek.vectors import Metric, Storage, VectorIndex
+
+# Vectors, float32 (d,), by input type and text.
+Fingerprint = Mapping[tuple[InputType, str], Vectors]
+# What is embedded for one.
+FINGERPRINT: tuple[tuple[InputType, str], ...] = (
+    *(("document", text) for text in PROBES),
+    ("query", PROBES[1]),
+)
 
 # Columns of a space s, as `space_of` reads them.
 COLUMNS = (
@@ -71,7 +87,9 @@ def table_of(space_id: int) -> Identifier:
     return Identifier("pgseek", f"embeddings_{space_id}")
 
 
-def fingerprint(embedder: Embedder) -> Script[dict[tuple[str, str], Vectors]]:
+def fingerprint(
+    embedder: Embedder, texts: Collection[tuple[InputType, str]] = FINGERPRINT
+) -> Script[Fingerprint]:
     """Embed a few fixed texts, as documents and one as a query: what a model is known by later.
 
     Also tells whether the embedder works, and whether its vectors are as it says.
@@ -79,14 +97,19 @@ def fingerprint(embedder: Embedder) -> Script[dict[tuple[str, str], Vectors]]:
     Raises:
         EmbedderError.
     """
-    outcome = yield from wait_for((yield from start_embedding(embedder, PROBES)))
-    if outcome.error is not None:
-        raise outcome.error
-    for place, reason in outcome.refused.items():
-        raise EmbedderError(f"{embedder.model_id} refused the text {PROBES[place]!r}: {reason}")
-    check_probe(embedder, outcome.vectors)
-    found = {("document", text): vector for text, vector in zip(PROBES, outcome.vectors, strict=True)}
-    found["query", PROBES[1]] = yield from embed_query(embedder, PROBES[1])
+    found: dict[tuple[InputType, str], Vectors] = {}
+    documents = [text for input_type, text in texts if input_type == "document"]
+    if documents:
+        outcome = yield from wait_for((yield from start_embedding(embedder, documents)))
+        if outcome.error is not None:
+            raise outcome.error
+        for place, reason in outcome.refused.items():
+            raise EmbedderError(f"{embedder.model_id} refused the text {documents[place]!r}: {reason}")
+        check_probe(embedder, outcome.vectors)
+        found.update((("document", t), v) for t, v in zip(documents, outcome.vectors, strict=True))
+    for input_type, text in texts:
+        if input_type == "query":
+            found[input_type, text] = yield from embed_query(embedder, text)
     return found
 
 
@@ -97,7 +120,7 @@ def insert(
     storage: Storage,
     index: VectorIndex,
     state: SpaceState,
-    probes: Mapping[tuple[str, str], Vectors],
+    probes: Fingerprint,
 ) -> Script[SpaceId]:
     """Make a space and its table, in the transaction of the caller."""
     row = yield from fetch_one(
@@ -131,8 +154,18 @@ def insert(
     return space_id
 
 
-def keep_fingerprint(space_id: int, probes: Mapping[tuple[str, str], Vectors]) -> Script[None]:
-    """Store what a space's model is known by."""
+def stored_fingerprint(space_id: int) -> Script[Fingerprint]:
+    """Return what a space's model is known by; empty for a space that was made before revision 0006."""
+    rows = yield from fetch(
+        "SELECT input_type, text, embedding FROM pgseek.space_probes WHERE space_id = %s"
+        " ORDER BY input_type, text",
+        [space_id],
+    )
+    return {(row["input_type"], row["text"]): row["embedding"].to_numpy() for row in rows}
+
+
+def keep_fingerprint(space_id: int, probes: Fingerprint) -> Script[None]:
+    """Store what a space's model is known by, in the transaction of the caller."""
     for (input_type, text), vector in probes.items():
         yield from fetch(
             "INSERT INTO pgseek.space_probes (space_id, input_type, text, embedding) VALUES (%s, %s, %s, %s)"

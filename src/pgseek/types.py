@@ -28,6 +28,7 @@ SpaceState = Literal["building", "ready", "active", "retired"]
 ReembedStage = Literal[
     "embedding", "indexing", "judging", "switching", "switched", "ready", "refused", "stopped"
 ]
+ProbeOutcome = Literal["same", "changed", "failed", "not probed"]
 Kind = Literal["chunk", "document", "question", "summary"]
 FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
 LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
@@ -482,6 +483,50 @@ class CollectionInfo:
     def identity_hash(self) -> str:
         """The SHA-256 of `identity`, in hexadecimal."""
         return self.space.identity_hash
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceProbe:
+    """Whether the model of a space still gives the vectors that it gave.
+
+    ``outcome`` is 'same', 'changed', 'failed' (the embedder did not answer, or not with vectors of the space)
+    or 'not probed' (it is an object that was not given, or there is nothing to compare with); ``detail`` says
+    why, and what to do. ``compared`` vectors were, with the ``against`` 'fingerprint' of the space or, of a
+    space that had none, 'chunks'. ``cosine`` is the smallest between one made now and the stored one, that of
+    ``text``, embedded as ``input_type``; ``length`` is the length of one made now over the stored one's, the
+    farthest from 1. None if nothing was compared. With ``recorded`` the space has a fingerprint since now.
+    """
+
+    collection: str
+    space_id: SpaceId
+    model: str
+    state: SpaceState
+    outcome: ProbeOutcome
+    detail: str
+    against: Literal["fingerprint", "chunks"] | None = None
+    compared: int = 0
+    cosine: float | None = None
+    length: float | None = None
+    text: str | None = None
+    input_type: InputType | None = None
+    recorded: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against it."""
+        return self.outcome in {"same", "not probed"}
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """What `probe` found, by collection and space: the active one of each first."""
+
+    spaces: tuple[SpaceProbe, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no space has changed or failed."""
+        return all(space.ok for space in self.spaces)
 
 
 @dataclass(frozen=True, slots=True)
