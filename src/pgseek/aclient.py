@@ -42,6 +42,8 @@ from pgseek.db.session import CONFLICTS, Session
 from pgseek.embedders.base import Embedder, checked_query
 from pgseek.embedders.limits import Spending
 from pgseek.errors import CollectionNotFound, InvalidInput, PgseekError, SpaceMismatch
+from pgseek.evaluation import spaces as comparing
+from pgseek.evaluation.measures import DEFAULT_MEASURES
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
 from pgseek.prepare import BATCH_SIZE
@@ -752,6 +754,44 @@ class AsyncCollection:
         await self._renew()
         found = await self._client._run(space_scripts.find(self._info, space))
         await self._client._run(switching.retire(self._info, found))
+
+    async def compare_spaces(
+        self,
+        a: int | str,
+        b: int | str,
+        queries: Mapping[str, str] | Sequence[str],
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        *,
+        k: int = 10,
+        alpha: float | None = None,
+        measures: Sequence[str] = DEFAULT_MEASURES,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> comparing.SpaceComparison:
+        """Search by two ready spaces side by side: what differs, how long it takes, what it costs, how good.
+
+        ``a`` and ``b`` are numbers of spaces, or models where these are unambiguous. ``queries`` are texts by
+        id, or a list, whose ids are 1, 2, …; the first ``k`` documents that either space finds are compared.
+        Each space is searched as the collection would be if it were the active one; ``alpha`` 1 compares
+        the dense legs alone. With ``qrels`` (grades by query id and document id) ``measures`` are taken, and
+        their differences tested; that needs the extra ``eval``. ``progress`` is called with what runs, the
+        queries done, and how many there are.
+
+        Raises:
+            InvalidInput: there is no such space, or it is the same twice; no query, or none is judged.
+            SpaceMismatch: a space is not ready.
+            MissingExtra, EmbedderError, DatabaseError.
+        """
+        if not isinstance(queries, Mapping):
+            queries = {str(number): text for number, text in enumerate(queries, 1)}
+        wanted = await asyncio.to_thread(
+            comparing.Wanted, queries, qrels, k, alpha, tuple(measures), progress
+        )
+        await self._renew()
+        embedder = await self._own_embedder()
+        policy = self._client._settings.cache_policy()
+        run = embedding_scripts.Embedding(self._info, embedder, policy, Spending(), None, self._given)
+        script = comparing.compare_spaces(run, a, b, wanted, self._client._share_limits)
+        return await self._client._run(script)
 
     async def probe(self) -> ProbeReport:
         """Do as `AsyncClient.probe` for this collection, with its own embedder."""

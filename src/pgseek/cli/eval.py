@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +21,7 @@ from pgseek.errors import CollectionNotFound, InvalidInput
 from pgseek.evaluation import (
     DEFAULT_MEASURES,
     DEFAULT_MODES,
+    Comparison,
     Evaluation,
     Plan,
     choose_modes,
@@ -97,12 +100,7 @@ def evaluate_collection(
             collection.refresh_statistics(reweigh=True)
             if not as_json:
                 print_report(report)
-        with _progress(as_json) as progress:
-            task = progress.add_task("", total=None)
-
-            def advance(what: str, done: int, total: int) -> None:
-                progress.update(task, description=what, completed=done, total=total)
-
+        with searching(as_json) as advance:
             found = evaluate(collection, judged.queries, judged.qrels, plan, progress=advance)
     _warn(found, report)
     if as_json:
@@ -141,12 +139,17 @@ def print_evaluation(found: Evaluation, title: str) -> None:
         made.add_row(escape(result.name), *values, *latency, str(result.empty))
     out.print(made)
     out.print("[dim]latency per search is of this run, the query's embedding at hand[/]", soft_wrap=True)
-    if not found.comparisons:
-        return
+    if found.comparisons:
+        out.print()
+        print_comparisons(found.comparisons)
+
+
+def print_comparisons(comparisons: Sequence[Comparison]) -> None:
+    """Print differences by measure, and how likely chance alone makes them."""
     compared = table("measure", "mode", "against", "difference", "better", "equal", "worse", "p", "p (Holm)")
     for column in compared.columns[3:]:
         column.justify = "right"
-    for one in found.comparisons:
+    for one in comparisons:
         counts = (str(count) for count in (one.better, one.equal, one.worse))
         compared.add_row(
             one.measure,
@@ -157,7 +160,6 @@ def print_evaluation(found: Evaluation, title: str) -> None:
             f"{one.p:.4f}",
             f"{one.p_holm:.4f}",
         )
-    out.print()
     out.print(compared)
 
 
@@ -211,8 +213,10 @@ def _check_writable(runs: Path | None, per_query: Path | None) -> None:
         raise InvalidInput(f"cannot write to {error.filename}: {error.strerror}") from error
 
 
-def _progress(quiet: bool) -> Progress:
-    return Progress(
+@contextmanager
+def searching(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar of queries on a terminal; yields what is called with what runs, and how far it is."""
+    with Progress(
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -220,7 +224,13 @@ def _progress(quiet: bool) -> Progress:
         console=err,
         transient=True,
         disable=quiet or not err.is_terminal,
-    )
+    ) as progress:
+        task = progress.add_task("", total=None)
+
+        def advance(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
+
+        yield advance
 
 
 def _warn(found: Evaluation, report: IngestReport | None) -> None:

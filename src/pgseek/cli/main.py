@@ -20,6 +20,7 @@ from pgseek.cli import (
     attach,
     cache,
     collections,
+    compare,
     db,
     demo,
     doctor,
@@ -63,6 +64,7 @@ app.command("attach")(attach.attach)
 app.command("detach")(attach.detach)
 app.command("reembed")(spaces.reembed)
 app.add_typer(spaces.app, name="spaces")
+app.command("compare")(compare.compare)
 app.command("eval")(evaluation.evaluate_collection)
 
 

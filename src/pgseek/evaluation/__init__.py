@@ -14,8 +14,10 @@ from pgseek.evaluation.beir import Beir, read_beir
 from pgseek.evaluation.compare import Comparison, compare, holm, permutation_p
 from pgseek.evaluation.experiment import Evaluation, ModeResult, Plan, evaluate
 from pgseek.evaluation.measures import DEFAULT_MEASURES, score
+from pgseek.evaluation.queries import read_queries
 from pgseek.evaluation.report import per_query_rows, summary, write_per_query, write_runs
 from pgseek.evaluation.runs import DEFAULT_MODES, Latency, Mode, ModeRun, choose_modes, run_mode
+from pgseek.evaluation.spaces import EmbeddingCost, QueryDifference, SpaceComparison, SpaceRun, overlap, rbo
 from pgseek.evaluation.trec import Qrels, Run, read_qrels, write_run
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "DEFAULT_MODES",
     "Beir",
     "Comparison",
+    "EmbeddingCost",
     "Evaluation",
     "Latency",
     "Mode",
@@ -30,15 +33,21 @@ __all__ = [
     "ModeRun",
     "Plan",
     "Qrels",
+    "QueryDifference",
     "Run",
+    "SpaceComparison",
+    "SpaceRun",
     "choose_modes",
     "compare",
     "evaluate",
     "holm",
+    "overlap",
     "per_query_rows",
     "permutation_p",
+    "rbo",
     "read_beir",
     "read_qrels",
+    "read_queries",
     "run_mode",
     "score",
     "summary",

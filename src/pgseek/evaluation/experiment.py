@@ -7,15 +7,22 @@ from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
 
-from pgseek.client import Collection
 from pgseek.errors import InvalidInput
 from pgseek.evaluation.compare import Comparison, PerQuery, compare, load_stats
 from pgseek.evaluation.measures import DEFAULT_MEASURES, cutoff, parse_measures, score
-from pgseek.evaluation.runs import DEFAULT_MODES, Latency, Mode, Progress, embed_queries, run_mode
+from pgseek.evaluation.runs import (
+    DEFAULT_MODES,
+    Latency,
+    Mode,
+    Progress,
+    Searched,
+    embed_queries,
+    run_mode,
+)
 from pgseek.evaluation.trec import Qrels, Run
 from pgseek.prepare import document_id
-from pgseek.steps import fetch
-from pgseek.types import MAX_K
+from pgseek.steps import Script, fetch
+from pgseek.types import MAX_K, CollectionId
 
 _ID_BATCH = 10_000
 
@@ -119,7 +126,7 @@ class Evaluation:
 
 
 def evaluate(
-    collection: Collection,
+    collection: Searched,
     queries: Mapping[str, str],
     qrels: Qrels,
     plan: Plan | None = None,
@@ -139,12 +146,7 @@ def evaluate(
         MissingExtra, EmbedderError, DatabaseError.
     """
     plan = Plan() if plan is None else plan
-    judged = [name for name in queries if name in qrels]
-    if not judged:
-        raise InvalidInput(
-            f"none of the {len(qrels):,} judged queries is among the {len(queries):,} queries given; "
-            "choose another split, or the queries that belong to these judgements"
-        )
+    judged = judged_queries(queries, qrels)
     asked = {name: queries[name] for name in islice(judged, plan.limit)}
     relevant = {name: qrels[name] for name in asked}
     info = collection.info()
@@ -154,12 +156,7 @@ def evaluate(
             f"pgseek eval {collection.name} --beir FOLDER --ingest"
         )
     documents = {document for judgements in relevant.values() for document in judgements}
-    missing = len(documents) - _count(collection, documents)
-    if missing == len(documents):
-        raise InvalidInput(
-            f"collection {collection.name!r} holds none of the {missing:,} judged documents; "
-            "store the corpus that was judged in it, under its own ids"
-        )
+    missing = collection._client._run(missing_documents(collection.name, info.collection_id, documents))
     if any(mode.arguments.get("alpha") != 0 for mode in plan.modes):
         embed_queries(collection, asked, progress)
     results = tuple(_result(collection, mode, asked, relevant, plan, progress) for mode in plan.modes)
@@ -179,7 +176,7 @@ def evaluate(
 
 
 def _result(
-    collection: Collection,
+    collection: Searched,
     mode: Mode,
     queries: Mapping[str, str],
     qrels: Qrels,
@@ -199,21 +196,34 @@ def _result(
     )
 
 
-def _count(collection: Collection, ids: Iterable[str]) -> int:
-    """Return how many of the ids are documents of the collection."""
-    keys = sorted(map(document_id, ids))
-    found = 0
-    for start in range(0, len(keys), _ID_BATCH):
-        # One statement per batch, of no use to callers: hence not a method of the collection.
-        rows = collection._client._run(
-            fetch(
-                "SELECT count(*) AS found FROM pgseek.documents"
-                " WHERE collection_id = %s AND document_id = ANY (%s)",
-                [collection._info.collection_id, keys[start : start + _ID_BATCH]],
-            )
+def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> list[str]:
+    """Return the ids of queries that are judged, or raise `InvalidInput` if none is."""
+    judged = [name for name in queries if name in qrels]
+    if not judged:
+        raise InvalidInput(
+            f"none of the {len(qrels):,} judged queries is among the {len(queries):,} queries given; "
+            "choose another split, or the queries that belong to these judgements"
         )
-        found += rows[0]["found"]
-    return found
+    return judged
+
+
+def missing_documents(name: str, collection_id: CollectionId, ids: Iterable[str]) -> Script[int]:
+    """Return how many judged documents the collection does not hold, or raise `InvalidInput` if it is all."""
+    keys = sorted(map(document_id, ids))
+    missing = len(keys)
+    for start in range(0, len(keys), _ID_BATCH):
+        rows = yield from fetch(
+            "SELECT count(*) AS found FROM pgseek.documents"
+            " WHERE collection_id = %s AND document_id = ANY (%s)",
+            [collection_id, keys[start : start + _ID_BATCH]],
+        )
+        missing -= rows[0]["found"]
+    if missing == len(keys):
+        raise InvalidInput(
+            f"collection {name!r} holds none of the {missing:,} judged documents; "
+            "store the corpus that was judged in it, under its own ids"
+        )
+    return missing
 
 
 def _check_whole(name: str, value: object, most: int) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pgseek.evaluation.compare import Comparison
 from pgseek.evaluation.experiment import Evaluation
 from pgseek.evaluation.trec import write_run
 
@@ -42,11 +43,15 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
             }
             for result in evaluation.modes
         ],
-        "comparisons": [
-            {name: value for name, value in asdict(one).items() if name != "differences"}
-            for one in evaluation.comparisons
-        ],
+        "comparisons": plain_comparisons(evaluation.comparisons),
     }
+
+
+def plain_comparisons(comparisons: Iterable[Comparison]) -> list[dict[str, Any]]:
+    """Return comparisons without the differences by query, ready for JSON."""
+    return [
+        {name: value for name, value in asdict(one).items() if name != "differences"} for one in comparisons
+    ]
 
 
 def per_query_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
 
 import numpy as np
 
-from pgseek.client import Collection
 from pgseek.errors import EmbedderError, InvalidInput
 from pgseek.evaluation.trec import Run
-from pgseek.types import MAX_K, Hit
+from pgseek.types import MAX_K, CollectionInfo, Hit, Search
 
 # Called with what runs, the queries done, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -25,7 +23,28 @@ BASE: Mapping[str, Any] = {"syntax": "plain", "snippets": False, "budget": 3_600
 # Scores that would tie are set apart by this much, so that no tool orders them by id.
 APART = 1e-6
 _NAME = re.compile(r"[\w.+=-]+")
-_TAKEN = {"self", "query", "k", "query_embedding", "model"}
+_TAKEN = {"query", "k"}
+
+
+class Searched(Protocol):
+    """What is evaluated: a `Collection`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def _client(self) -> Any: ...
+
+    def info(self) -> CollectionInfo:
+        """Return it as it stands now."""
+        ...
+
+    @property
+    def search(self) -> Callable[..., list[Hit]]:
+        """Search it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +62,7 @@ class Mode:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise InvalidInput(f"mode name {self.name!r} is not allowed: use letters, digits and _.+=-")
-        allowed = [name for name in inspect.signature(Collection.search).parameters if name not in _TAKEN]
+        allowed = [each.name for each in fields(Search) if each.name not in _TAKEN]
         unknown = sorted(set(self.arguments) - set(allowed))
         if unknown:
             raise InvalidInput(
@@ -83,6 +102,12 @@ class Latency:
     median: float
     p95: float
 
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Latency:
+        """Return that of times in seconds, at least one."""
+        median, p95 = np.percentile(seconds, [50, 95]) * 1000
+        return cls(float(median), float(p95))
+
 
 @dataclass(frozen=True, slots=True)
 class ModeRun:
@@ -97,7 +122,7 @@ class ModeRun:
 
 
 def run_mode(
-    collection: Collection,
+    collection: Searched,
     mode: Mode,
     queries: Mapping[str, str],
     *,
@@ -123,19 +148,23 @@ def run_mode(
         hits, took = _search(collection, mode, name, text, k)
         seconds.append(took)
         ranking = rank_documents(hits, left_out)
-        while len(ranking) < depth and len(hits) == k < MAX_K:
-            k = min(2 * k, MAX_K)
+        while deeper := more_chunks(k, len(hits), len(ranking), depth):
+            k = deeper
             hits, _ = _search(collection, mode, name, text, k)
             ranking = rank_documents(hits, left_out)
         run[name] = tuple(ranking[:depth])
         degraded += bool(hits and hits[0].degraded)
         if progress is not None:
             progress(mode.name, number, len(queries))
-    median, p95 = np.percentile(seconds, [50, 95]) * 1000
-    return ModeRun(run, Latency(float(median), float(p95)), degraded)
+    return ModeRun(run, Latency.of(seconds), degraded)
 
 
-def embed_queries(collection: Collection, queries: Mapping[str, str], progress: Progress | None) -> None:
+def more_chunks(k: int, found: int, documents: int, depth: int) -> int:
+    """Return how many chunks to ask for after ``k`` gave too few documents; 0 if there are no more."""
+    return min(2 * k, MAX_K) if documents < depth and found == k < MAX_K else 0
+
+
+def embed_queries(collection: Searched, queries: Mapping[str, str], progress: Progress | None) -> None:
     """Put the queries' vectors into the cache, so that no mode's latency holds the embedding."""
     once = Mode("embedding", {"alpha": 1.0})
     for number, (name, text) in enumerate(queries.items(), 1):
@@ -155,7 +184,7 @@ def rank_documents(hits: Sequence[Hit], left_out: str | None = None) -> list[tup
     return list(ranking.items())
 
 
-def _search(collection: Collection, mode: Mode, name: str, text: str, k: int) -> tuple[list[Hit], float]:
+def _search(collection: Searched, mode: Mode, name: str, text: str, k: int) -> tuple[list[Hit], float]:
     arguments = {**BASE, **mode.arguments}
     started = time.perf_counter()
     try:
