@@ -656,6 +656,7 @@ class AsyncCollection:
         metric: Metric | None = None,
         storage: Storage | None = None,
         index: VectorIndex | Mapping[str, Any] | str | None = None,
+        again: bool = False,
     ) -> ReembedPlan:
         """Return what `reembed` would do, cost and take; nothing is written.
 
@@ -665,8 +666,10 @@ class AsyncCollection:
             InvalidInput, EmbedderError.
         """
         await self._renew()
-        wanted = await asyncio.to_thread(planning.target, self._info, to, dimensions, metric, storage, index)
-        return await self._client._run(planning.plan(self._info, *wanted))
+        wanted = await asyncio.to_thread(
+            planning.target, self._info, to, dimensions, metric, storage, index, again
+        )
+        return await self._client._run(planning.plan(self._info, *wanted, again=again))
 
     async def reembed(
         self,
@@ -676,6 +679,7 @@ class AsyncCollection:
         metric: Metric | None = None,
         storage: Storage | None = None,
         index: VectorIndex | Mapping[str, Any] | str | None = None,
+        again: bool = False,
         gate: Gate | None = None,
         workers: int = 1,
         max_cost: float | None = None,
@@ -691,7 +695,8 @@ class AsyncCollection:
         passes (and ``switch`` is true) it becomes the one that is searched. The old one is kept up to
         date until `retire`; `rollback` goes back to it. Calling it again after an error or a stop goes
         on; ``max_cost``, in dollars, ends it before the first request that would pass it. ``progress``
-        is called after each batch.
+        is called after each batch. ``again`` is for a model that its provider changed under the same name
+        (see `probe`): everything is embedded anew, and nothing taken from the cache.
 
         Raises:
             InvalidInput: the collection has that already, or another change is under way.
@@ -700,7 +705,9 @@ class AsyncCollection:
         if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 8:
             raise InvalidInput(f"workers is {workers!r}, but must be from 1 to 8")
         await self._renew()
-        wanted = await asyncio.to_thread(planning.target, self._info, to, dimensions, metric, storage, index)
+        wanted = await asyncio.to_thread(
+            planning.target, self._info, to, dimensions, metric, storage, index, again
+        )
         self._client._share_limits(wanted[0])
         if wanted[0] not in self._given:
             self._given = (*self._given, wanted[0])
@@ -715,6 +722,7 @@ class AsyncCollection:
             switch,
             stop or worker_scripts.never(),
             progress,
+            again,
         )
         report = await self._client._run(running.reembed(job))
         await self._renew()

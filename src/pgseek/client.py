@@ -649,6 +649,7 @@ class Collection:
         metric: Metric | None = None,
         storage: Storage | None = None,
         index: VectorIndex | Mapping[str, Any] | str | None = None,
+        again: bool = False,
     ) -> ReembedPlan:
         """Return what `reembed` would do, cost and take; nothing is written.
 
@@ -658,8 +659,8 @@ class Collection:
             InvalidInput, EmbedderError.
         """
         self._renew()
-        wanted = planning.target(self._info, to, dimensions, metric, storage, index)
-        return self._client._run(planning.plan(self._info, *wanted))
+        wanted = planning.target(self._info, to, dimensions, metric, storage, index, again)
+        return self._client._run(planning.plan(self._info, *wanted, again=again))
 
     def reembed(
         self,
@@ -669,6 +670,7 @@ class Collection:
         metric: Metric | None = None,
         storage: Storage | None = None,
         index: VectorIndex | Mapping[str, Any] | str | None = None,
+        again: bool = False,
         gate: Gate | None = None,
         workers: int = 1,
         max_cost: float | None = None,
@@ -684,7 +686,8 @@ class Collection:
         passes (and ``switch`` is true) it becomes the one that is searched. The old one is kept up to
         date until `retire`; `rollback` goes back to it. Calling it again after an error or a stop goes
         on; ``max_cost``, in dollars, ends it before the first request that would pass it. ``progress``
-        is called after each batch.
+        is called after each batch. ``again`` is for a model that its provider changed under the same name
+        (see `probe`): everything is embedded anew, and nothing taken from the cache.
 
         Raises:
             InvalidInput: the collection has that already, or another change is under way.
@@ -693,7 +696,7 @@ class Collection:
         if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 8:
             raise InvalidInput(f"workers is {workers!r}, but must be from 1 to 8")
         self._renew()
-        wanted = planning.target(self._info, to, dimensions, metric, storage, index)
+        wanted = planning.target(self._info, to, dimensions, metric, storage, index, again)
         self._client._share_limits(wanted[0])
         if wanted[0] not in self._given:
             self._given = (*self._given, wanted[0])
@@ -708,6 +711,7 @@ class Collection:
             switch,
             stop or worker_scripts.never(),
             progress,
+            again,
         )
         report = self._client._run(running.reembed(job))
         self._renew()

@@ -166,13 +166,15 @@ def judged(result: SpaceProbe, space: SpaceInfo, stored: Fingerprint, fresh: Fin
     how = f"the cosine is {cosines[worst]:.4f}, below {AGREES}"
     if not turned:
         how = f"the length is {lengths[worst]:.3f} times the stored one's"
-    again = f"pgseek reembed {result.collection} --to {space.identity} --again"
+    mend = f"embed everything again: pgseek reembed {result.collection} --to {space.identity} --again"
     if space.identity.provider not in providers():
-        again = "collection.reembed(embedder, again=True)"
+        mend = "embed everything again: collection.reembed(embedder, again=True)"
+    if space.state != "active":
+        mend = f"retire the space: pgseek spaces retire {result.collection} {space.space_id}"
     return replace(
         result,
         detail=f"the model has changed under its name: of {of} {how}. Its vectors cannot be compared with "
-        f"those that are stored; embed everything again: {again}",
+        f"those that are stored; {mend}",
     )
 
 

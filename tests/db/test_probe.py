@@ -22,6 +22,7 @@ from pgseek import (
     CollectionNotFound,
     EmbedderIdentity,
     Gate,
+    InvalidInput,
     ProbeReport,
 )
 from pgseek.embedders.base import PROBES
@@ -358,9 +359,85 @@ def test_the_command(pgseek, client, dsn):
     assert found["examination"]["findings"] == []
     assert [one["outcome"] for one in found["probes"]] == ["changed"]
     assert pgseek("doctor")[0] == 0
+    # What it says mends it.
+    assert pgseek("reembed", "docs", "--to", "wordllama:l2_supercat@256")[0] == 2
+    assert pgseek("reembed", "docs", "--to", "wordllama:l2_supercat@256", "--again", "--dry-run")[0] == 0
+    assert pgseek("reembed", "docs", "--to", "wordllama:l2_supercat@256", "--again")[0] == 0
+    code, out, _ = pgseek("doctor", "--probe", "docs")
+    assert code == 1
+    assert "ok    docs, space 3" in out
+    assert out.rstrip().endswith("retire the space: pgseek spaces retire docs 1")
+    assert pgseek("spaces", "retire", "docs", "1", "--yes")[0] == 0
+    assert pgseek("doctor", "--probe", "docs")[0] == 0
 
     assert pgseek("doctor", "--probe", "nothing")[0] == 3
     assert pgseek("doctor", "docs")[::2] == (2, "error: naming collections needs --deep or --probe\n")
     code, out, _ = pgseek("doctor", "--probe", dsn="host=127.0.0.1 port=9 dbname=x")
     assert code == 1
     assert "FAIL  server" in out
+
+
+# What to do about it.
+
+
+def test_what_is_advised_makes_a_space_of_the_changed_model(client, dsn):
+    """The same name, and other vectors: all of them are made anew, none is taken from the cache or a larger space."""
+    with ProviderServer() as service, contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        plain = openai.DefaultHttpxClient(verify=False)
+        made = stack.enter_context(
+            openai.OpenAI(api_key="key", base_url=service.base_url + "/v1", http_client=plain)
+        )
+        embedder, larger = (OpenAIEmbedder(dimensions=n, client=made) for n in (8, 16))
+        docs = client.create_collection("docs", embedder=embedder, storage="halfvec", index="none")
+        docs.ingest(CORPUS)
+        docs.search("a cache")
+        docs.reembed(larger, switch=False, gate=Gate(min_recall=0))
+        with pytest.raises(InvalidInput, match=r"is searched by .*@8 already; .* say --again"):
+            docs.reembed(embedder, storage="halfvec")
+        patch.setattr("providers.vector_of", _as_another_model)
+        service.reset()
+        asked = docs.plan_reembed(embedder, again=True)
+        assert (asked.texts, asked.cached, asked.reduced, asked.storage, asked.index) == (
+            6,
+            0,
+            False,
+            "halfvec",
+            "none",
+        )
+        report = docs.reembed(embedder, again=True, gate=Gate(min_recall=0))
+        assert (report.stage, report.space_id, report.done) == ("switched", 3, 6)
+        # Of the cache nothing was left.
+        asked_for = {text for request in service.requests for text in request.texts}
+        assert asked_for >= {f"{document['title']}\n\n{document['text']}" for document in CORPUS}
+        for row in rows(
+            dsn,
+            "SELECT c.title, c.text, e.embedding::text AS v FROM pgseek.chunks c JOIN pgseek.embeddings_3 e"
+            " USING (collection_id, document_id, ordinal)",
+        ):
+            expected = _as_another_model("text-embedding-3-small", f"{row['title']}\n\n{row['text']}", 8)
+            assert np.allclose([float(x) for x in row["v"][1:-1].split(",")], expected, atol=1e-3)
+        outcomes = {one.space_id: (one.state, one.outcome, one.detail) for one in docs.probe().spaces}
+        assert {number: found[:2] for number, found in outcomes.items()} == {
+            3: ("active", "same"),
+            1: ("ready", "changed"),
+            2: ("ready", "changed"),
+        }
+        assert outcomes[1][2].endswith("retire the space: pgseek spaces retire docs 1")
+        # Interrupted and begun again it goes on with what it had; when it is done, another change is a new space.
+        assert docs.plan_reembed(embedder, again=True).texts == 6
+        with pytest.raises(InvalidInput, match="again embeds with the model that the collection has"):
+            docs.plan_reembed(larger, again=True)
+
+
+def test_the_same_command_goes_on_with_a_space_that_was_begun(client, dsn):
+    docs = client.create_collection("docs", embedder=Turning())
+    docs.ingest(CORPUS)
+    changed = Turning(cosine=0.2)
+    again = client.collection("docs", embedder=changed)
+    report = again.reembed(changed, again=True, switch=False, gate=Gate(min_recall=0))
+    assert (report.stage, report.space_id) == ("ready", 2)
+    rows(dsn, "DELETE FROM pgseek.embeddings_2 WHERE document_id = pgseek.document_id('errno')")
+    report = again.reembed(changed, again=True, gate=Gate(min_recall=0))
+    assert (report.stage, report.space_id, report.begun, report.done) == ("switched", 2, 5, 6)
+    report = again.reembed(changed, again=True, gate=Gate(min_recall=0))
+    assert (report.stage, report.space_id) == ("switched", 3)

@@ -98,7 +98,9 @@ def print_spaces(found: SpaceComparison, show: int) -> None:
     )
     out.print(_figures(found))
     out.print(
-        f"[dim]latencies are of this run, {found.depth:,} documents deep, the query's vector at hand[/]",
+        f"[dim]latencies are of this run: of embedding {found.a.embedded:,} and {found.b.embedded:,} queries "
+        "that the cache did not have, and of searches "
+        f"{found.depth:,} documents deep, with the vector at hand[/]",
         soft_wrap=True,
     )
     if found.comparisons:

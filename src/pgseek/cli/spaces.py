@@ -50,6 +50,10 @@ def reembed(
     index: Annotated[
         str | None, typer.Option(help="such as hnsw,m=32, ivfflat, binary, prefix=256 or none")
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="the same model, which its provider changed: embed everything anew"),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it takes, and do nothing")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     workers: Annotated[int, typer.Option(help="batches that are embedded at once, 1..8")] = 1,
@@ -98,6 +102,7 @@ def reembed(
         "metric": cast("Metric | None", metric),
         "storage": cast("Storage | None", storage),
         "index": index,
+        "again": again,
     }
     with state_of(context).client() as client:
         collection = client.collection(name)

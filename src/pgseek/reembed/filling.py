@@ -12,7 +12,7 @@ from uuid import UUID
 from psycopg.sql import SQL
 
 from pgseek import cache, embedding, indexes, spaces
-from pgseek.embedders.base import Embedder, Vectors
+from pgseek.embedders.base import Embedder, Vectors, identity_hash
 from pgseek.embedders.reduction import reduces
 from pgseek.embedding import Embedding
 from pgseek.errors import InvalidInput, PgseekError
@@ -52,15 +52,23 @@ MISSING = SQL(
 
 
 def begin(
-    info: CollectionInfo, embedder: Embedder, metric: Metric, storage: Storage, index: VectorIndex
+    info: CollectionInfo,
+    embedder: Embedder,
+    metric: Metric,
+    storage: Storage,
+    index: VectorIndex,
+    again: bool = False,
 ) -> Script[SpaceInfo]:
     """Make the new space, or find the one that was begun before.
+
+    ``again`` is for a model that its provider changed under the same name: the new space has the identity of
+    the one that is searched, and what the cache has of that is forgotten.
 
     Raises:
         InvalidInput: another one is being built.
         EmbedderError: the embedder does not work.
     """
-    existing = yield from existing_space(info, embedder.identity, metric, storage)
+    existing = yield from existing_space(info, embedder.identity, metric, storage, again=again)
     if existing is not None:
         return existing
     probes = yield from spaces.fingerprint(embedder)
@@ -70,15 +78,17 @@ def begin(
         yield from fetch(
             "SELECT FROM pgseek.collections WHERE collection_id = %s FOR UPDATE", [info.collection_id]
         )
-        again = yield from existing_space(info, embedder.identity, metric, storage)
-        if again is not None:
-            return again.space_id
+        made = yield from existing_space(info, embedder.identity, metric, storage, again=again)
+        if made is not None:
+            return made.space_id
         others = [one for one in (yield from spaces.list_all(info)) if one.state == "building"]
         if others:
             raise InvalidInput(
                 f"collection {info.name!r} is being re-embedded with {others[0]} already: finish "
                 f"that, or give it up with pgseek spaces retire {info.name} {others[0].space_id}"
             )
+        if again:
+            yield from cache.clear(identity_hash(embedder.identity))
         return (
             yield from spaces.insert(
                 info.collection_id, embedder.identity, metric, storage, index, "building", probes
@@ -90,10 +100,18 @@ def begin(
 
 
 def existing_space(
-    info: CollectionInfo, identity: EmbedderIdentity, metric: Metric, storage: Storage
+    info: CollectionInfo,
+    identity: EmbedderIdentity,
+    metric: Metric,
+    storage: Storage,
+    *,
+    again: bool = False,
 ) -> Script[SpaceInfo | None]:
+    """Return the space that is made of this; with ``again``, only one made since the one that is searched."""
     wanted = (identity, metric, storage)
     for one in (yield from spaces.list_all(info)):
+        if again and one.space_id <= info.space_id:
+            continue
         if one.state != "retired" and (one.identity, one.metric, one.storage) == wanted:
             return one
     return None
@@ -107,18 +125,23 @@ def source_of(info: CollectionInfo, identity: EmbedderIdentity) -> Script[SpaceI
 
 
 def fill(
-    run: Embedding, stop: Stop, report: Callable[[int], None], part_of: int = PARTS
+    run: Embedding,
+    stop: Stop,
+    report: Callable[[int], None],
+    part_of: int = PARTS,
+    *,
+    again: bool = False,
 ) -> Script[dict[UUID, str]]:
     """Give every chunk its vector in the space of ``run``; return documents that cannot have one, and why.
 
     ``report`` is called with the rows of each batch. Several may do it at once,
-    each works on parts that no other has.
+    each works on parts that no other has. With ``again`` none is cut from what is stored.
 
     Raises:
         EmbedderError, CostLimitReached, DatabaseError: what was written stays.
     """
     space = run.info.space
-    source = yield from source_of(run.info, space.identity)
+    source = None if again else (yield from source_of(run.info, space.identity))
     refused: dict[UUID, str] = {}
     pause = 0.1
     while not stop.is_set():

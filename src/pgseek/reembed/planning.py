@@ -43,14 +43,19 @@ def target(
     metric: str | None,
     storage: str | None,
     index: str | Mapping[str, Any] | VectorIndex | None,
+    again: bool = False,
 ) -> tuple[Embedder, Metric, Storage, VectorIndex]:
     """Return what a new space would be made of; the metric is the present one's unless told.
 
     Raises:
-        InvalidInput: it cannot be made, or it is what the collection has.
+        InvalidInput: it cannot be made, or it is what the collection has; or, with ``again``, it is not.
     """
     chosen = collections.choose_embedder(embedder, dimensions)
     size = chosen.identity.dimensions
+    if again:
+        # Only the model is another one.
+        storage = info.space.storage if storage is None else storage
+        index = info.space.index if index is None else index
     found_metric = check_metric(info.space.metric if metric is None else metric)
     found_storage = storage_for(size, storage)
     found_index = index_for(size, found_storage, found_metric, index)
@@ -59,23 +64,34 @@ def target(
         info.space.metric,
         info.space.storage,
     )
-    if same:
+    if again and chosen.identity != info.identity:
+        raise InvalidInput(
+            f"again embeds with the model that the collection has, {spaces.describe(info.identity)}, but the "
+            f"embedder is {spaces.describe(chosen.identity)}; leave again out to change to another model"
+        )
+    if same and not again:
         raise InvalidInput(
             f"collection {info.name!r} is searched by {info.space} already; to change only its index, use "
-            "pgseek index build"
+            "pgseek index build; to embed everything anew, because its provider changed the model under the "
+            "same name, say --again (again=True)"
         )
     return chosen, found_metric, found_storage, found_index
 
 
 def plan(
-    info: CollectionInfo, embedder: Embedder, metric: Metric, storage: Storage, index: VectorIndex
+    info: CollectionInfo,
+    embedder: Embedder,
+    metric: Metric,
+    storage: Storage,
+    index: VectorIndex,
+    again: bool = False,
 ) -> Script[ReembedPlan]:
     """Count what has to be embedded, and what that costs and takes; nothing is written.
 
     Of more than 20,000 chunks the tokens are estimated from as many, in the order of the hashed ids.
     """
     identity = embedder.identity
-    existing = yield from existing_space(info, identity, metric, storage)
+    existing = yield from existing_space(info, identity, metric, storage, again=again)
     counted = yield from fetch_one(
         "SELECT count(*) AS chunks, count(DISTINCT c.text_hash) AS texts FROM pgseek.chunks c"
         " WHERE c.collection_id = %s AND c.kind <> 'document'",
@@ -88,7 +104,7 @@ def plan(
             SQL("SELECT count(*) AS rows FROM {}").format(spaces.table_of(existing.space_id))
         )
         done = row["rows"] if row else 0
-    reduced = (yield from source_of(info, identity)) is not None
+    reduced = not again and (yield from source_of(info, identity)) is not None
     cached = left = tokens = requests = 0
     seconds: float | None = None
     if not reduced:
@@ -99,7 +115,8 @@ def plan(
             " AND (k.expires_at IS NULL OR k.expires_at > statement_timestamp())",
             [info.collection_id, identity_hash(identity)],
         )
-        cached = row["cached"] if row else 0
+        # What an older version of the model gave is no use.
+        cached = row["cached"] if row and not (again and existing is None) else 0
         # What is embedded in the new space already is not asked for again.
         left = max(0, texts - max(cached, round(texts * done / chunks) if chunks else 0))
         tokens, requests, seconds = yield from _effort(info, embedder, left)

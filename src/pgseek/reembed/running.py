@@ -86,6 +86,8 @@ class Job:
     switch: bool
     stop: Stop
     progress: Progress | None
+    # The model is the same by its name: see `filling.begin`.
+    again: bool = False
 
 
 def reembed(job: Job) -> Script[ReembedReport]:
@@ -100,7 +102,7 @@ def reembed(job: Job) -> Script[ReembedReport]:
     embedding.check_cost(embedder, None, job.max_cost)
     spending = Spending(getattr(embedder, "price", 0.0), job.max_cost)
     info = run.info
-    space = yield from begin(info, *job.wanted)
+    space = yield from begin(info, *job.wanted, again=job.again)
     new = replace(
         run,
         info=replace(info, space=space),
@@ -122,7 +124,7 @@ def reembed(job: Job) -> Script[ReembedReport]:
     verdict: GateReport | None = None
     for attempt in range(1, ATTEMPTS + 1):
         watch.tell("embedding")
-        refused = yield from _fill(new, job.workers, stop, watch)
+        refused = yield from _fill(new, job, watch)
         if stop.is_set():
             return watch.report("stopped", refused=(yield from _named(info, refused)))
         if attempt == 1:
@@ -146,11 +148,11 @@ def reembed(job: Job) -> Script[ReembedReport]:
     raise AssertionError("the last attempt switches")
 
 
-def _fill(run: Embedding, workers: int, stop: Stop, watch: _Watch) -> Script[dict[UUID, str]]:
+def _fill(run: Embedding, job: Job, watch: _Watch) -> Script[dict[UUID, str]]:
     others = []
-    for _ in range(workers - 1):
-        others.append((yield from start(lambda: fill(run, stop, watch.wrote))))
-    refused = yield from fill(run, stop, watch.wrote)
+    for _ in range(job.workers - 1):
+        others.append((yield from start(lambda: fill(run, job.stop, watch.wrote, again=job.again))))
+    refused = yield from fill(run, job.stop, watch.wrote, again=job.again)
     for other in others:
         refused.update((yield from join(other)))
     return refused
