@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from pgseek import EmbedderIdentity
 from pgseek.db import embedded, schema
 from pgseek.db.connection import connect
-from pgseek.embedders.base import PROBE
+from pgseek.embedders.base import PROBES
 
 # What people have without pgseek: a generated tsvector and a GIN index on it.
 PLAIN = """
@@ -42,11 +42,14 @@ class GivenVectors:
         self.model_id = str(self.identity)
 
     def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
-        # The text that a new collection tries an embedder with has no number.
-        return self.vectors[[0 if text == PROBE else int(text.split(" ", 1)[0]) for text in texts]]
+        return self.vectors[[self._row(text) for text in texts]]
 
     def embed_query(self, text: str) -> np.ndarray:
-        return self.vectors[int(text.split(" ", 1)[0])]
+        return self.vectors[self._row(text)]
+
+    def _row(self, text: str) -> int:
+        # The texts that a new space is known by have no number.
+        return 0 if text in PROBES else int(text.split(" ", 1)[0])
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """A process for the crash tests to kill: it waits for a line, then does one piece of work.
 
-    python crash_child.py DSN ingest FILE [sync] [unkilled] | delete IDS… | drain | work
+    python crash_child.py DSN ingest FILE [sync] [unkilled] | delete IDS… | drain | work | fill
 
 It prints a line of JSON when it is ready, after each batch, and at its end: ``done`` or the pgseek error.
 Any other error is a bug and ends it with a traceback.
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pgseek import Client, IngestReport, PgseekError, QueuePolicy, embedding
+from pgseek import Client, IngestReport, PgseekError, QueuePolicy, collections, copies, embedding
 
 BATCH_SIZE = 50
 LEASE = 1.0
@@ -39,7 +39,8 @@ def main(dsn: str, action: str, *arguments: str) -> int:
         embedding.CLAIM_SECONDS, embedding.RENEW_SECONDS = 1.0, 0.3
     with Client(dsn) as client:
         docs = client.collection("docs")
-        docs._own_embedder()
+        if action != "fill":
+            docs._own_embedder()
         tell(ready=True)
         sys.stdin.readline()
         try:
@@ -54,6 +55,10 @@ def main(dsn: str, action: str, *arguments: str) -> int:
                 docs.drain_queue(policy=POLICY)
             elif action == "work":
                 docs.work(once=True, policy=POLICY)
+            elif action == "fill":
+                copies.BATCH_SIZE = BATCH_SIZE
+                copy = client._run(collections.find_copy(docs._info))
+                client._run(copies.fill(copy, progress=lambda seen, _: tell(stored=seen)))
             else:
                 raise ValueError(action)
         except PgseekError as error:

@@ -30,9 +30,15 @@ FUNCTIONS = (
     "live_spaces",
     "search",
     "put_embeddings",
+    "require_collection",
+    "enqueue_documents",
+    "erase_documents",
+    "mirror_documents",
+    "put_documents",
+    "delete_by_id",
 )
 # What of them revision 0005 had.
-BEFORE = {"0005": ("search",)}
+BEFORE = {"0001": ("require_collection",), "0005": ("search", "put_documents", "delete_by_id")}
 
 TABLES = """
 ALTER TABLE pgseek.embedding_spaces
@@ -43,7 +49,14 @@ ALTER TABLE pgseek.embedding_spaces
     DROP CONSTRAINT embedding_spaces_metric_check,
     ADD CONSTRAINT embedding_spaces_metric_check CHECK (metric IN ('cosine', 'inner_product', 'l2', 'l1'));
 UPDATE pgseek.embedding_spaces SET activated_at = created_at WHERE state = 'active';
-ALTER TABLE pgseek.collections ADD COLUMN copy_of integer;
+ALTER TABLE pgseek.collections
+    ADD COLUMN copy_of integer,
+    ADD COLUMN formerly integer[] NOT NULL DEFAULT '{}',
+    DROP CONSTRAINT collections_name_key;
+-- A name changes hands while documents are stored: with an index that a foreign key could refer to, one
+-- would wait for the other.
+CREATE UNIQUE INDEX collections_name_key ON pgseek.collections (name) WHERE name IS NOT NULL;
+CREATE UNIQUE INDEX collections_copy_of_key ON pgseek.collections (copy_of) WHERE copy_of IS NOT NULL;
 CREATE TABLE pgseek.space_probes (
     space_id integer NOT NULL,
     input_type text NOT NULL,
@@ -94,7 +107,10 @@ ALTER TABLE pgseek.embedding_spaces
     DROP CONSTRAINT embedding_spaces_metric_check,
     ADD CONSTRAINT embedding_spaces_metric_check CHECK (metric IN ('cosine')),
     DROP COLUMN revision, DROP COLUMN indexing, DROP COLUMN searching, DROP COLUMN activated_at;
-ALTER TABLE pgseek.collections DROP COLUMN copy_of;
+DROP INDEX pgseek.collections_name_key;
+ALTER TABLE pgseek.collections
+    DROP COLUMN copy_of, DROP COLUMN formerly,
+    ADD CONSTRAINT collections_name_key UNIQUE (name);
 """
 
 

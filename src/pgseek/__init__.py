@@ -19,6 +19,7 @@ from pgseek.embedders.limits import Limits
 from pgseek.embedders.recommend import Needs, Recommendation, recommend
 from pgseek.embedders.registry import create_embedder
 from pgseek.errors import (
+    ChangeRefused,
     CollectionExists,
     CollectionNotFound,
     ConfigurationError,
@@ -48,6 +49,7 @@ from pgseek.types import (
     CacheStats,
     Chunk,
     CollectionInfo,
+    CopyStatus,
     Document,
     EmbedderIdentity,
     Gate,
@@ -76,6 +78,7 @@ __all__ = [
     "CacheStats",
     "CallableEmbedder",
     "CallableGenerator",
+    "ChangeRefused",
     "Chunk",
     "Client",
     "Collection",
@@ -85,6 +88,7 @@ __all__ = [
     "Columns",
     "ConfigurationError",
     "ConnectionFailed",
+    "CopyStatus",
     "CostLimitReached",
     "DatabaseError",
     "DimensionMismatch",

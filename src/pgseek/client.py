@@ -204,7 +204,7 @@ class Client:
         return self._run(collection_scripts.list_all())
 
     def drop_collection(self, name: str) -> None:
-        """Drop a collection with all its documents. Raises `CollectionNotFound`."""
+        """Drop a collection with all its documents, and its copy. Raises `CollectionNotFound`."""
         self._run(collection_scripts.drop(name))
 
     def cache_stats(self) -> list[CacheStats]:
@@ -255,11 +255,12 @@ class Client:
     ) -> WorkReport:
         """Embed what SQL writers store, as it comes, until ``stop`` is set; return what was done in all.
 
-        Serves the named collections, or all that there are and will be. ``embedders`` holds, by collection,
-        the object, or objects, of each that was made with one, and ``generators`` likewise; a collection for
-        which one cannot be had is passed over and ``notice`` is called with the reason, as for all that goes
-        wrong and is tried again. ``once`` ends the work when nothing is due. ``progress`` is called after
-        each batch. ``poll`` is after how many seconds the worker looks by itself; a writer wakes it earlier.
+        Serves the named collections, or all that there are and will be, with copies of them that are being
+        made. ``embedders`` holds, by collection, the object, or objects, of each that was made with one, and
+        ``generators`` likewise; a collection for which one cannot be had is passed over and ``notice`` is
+        called with the reason, as for all that goes wrong and is tried again. ``once`` ends the work when
+        nothing is due. ``progress`` is called after each batch. ``poll`` is after how many seconds the worker
+        looks by itself; a writer wakes it earlier.
         Any number may work at once. A `threading.Event` is a ``stop``: the batch in hand is finished first.
 
         Raises:
@@ -400,6 +401,8 @@ class Collection:
         self._given = embedders
         self._embedder: Embedder | None = None
         self._generator = generator
+        # Those that were made from their name.
+        self._generators: dict[str, TextGenerator] = {}
         self._lock = threading.Lock()
 
     @property
@@ -447,6 +450,7 @@ class Collection:
             SyncRefused: everything is stored, and nothing was removed.
             InvalidInput: the collection was made with a generator object, and has none now.
         """
+        info = self._renew()
         options = ingest_scripts.Options(
             batch_size,
             progress,
@@ -456,19 +460,19 @@ class Collection:
             on_reject,
             _sync(sync, max_removed),
             indexes,
-            self._own_generator(),
+            self._own_generator(info),
             self._given,
         )
-        self._renew()
-        return self._client._run(ingest_scripts.ingest(self._info, self._own_embedder(), documents, options))
+        return self._client._run(ingest_scripts.ingest(info, self._own_embedder(info), documents, options))
 
     def plan(
         self, documents: Iterable[Document | Mapping[str, Any]], *, sync: bool | Filter = False
     ) -> IngestPlan:
         """Return what `ingest` would do with these documents, and its tokens and cost; nothing is written."""
+        info = self._renew()
         return self._client._run(
             plan_scripts.plan(
-                self._info, self._own_embedder(), documents, _sync(sync, 1.0), self._own_generator()
+                info, self._own_embedder(info), documents, _sync(sync, 1.0), self._own_generator(info)
             )
         )
 
@@ -534,36 +538,45 @@ class Collection:
             probes,
             rerank,
         )
-        try:
-            return self._search(request, query_embedding, model)
-        except (SpaceMismatch, CollectionNotFound):
-            # The collection may have changed to another model since it was opened.
-            if query_embedding is not None or not self._renew():
-                raise
-        return self._search(request)
+        while True:
+            info = self._info
+            try:
+                return self._search(info, request, query_embedding, model)
+            except (SpaceMismatch, InvalidInput, CollectionNotFound):
+                # The collection may have changed to another model, or other chunks, since it was opened.
+                now = self._renew()
+                if (now.space_id, now.name) == (info.space_id, info.name):
+                    raise
+                if query_embedding is not None and now.identity != info.identity:
+                    raise
 
     def _search(
-        self, request: Search, query_embedding: Sequence[float] | None = None, model: str | None = None
+        self,
+        info: CollectionInfo,
+        request: Search,
+        query_embedding: Sequence[float] | None = None,
+        model: str | None = None,
     ) -> list[Hit]:
         if query_embedding is not None:
-            script = search_scripts.search_given(self._info, request, query_embedding, model)
+            script = search_scripts.search_given(info, request, query_embedding, model)
             return self._client._run(script)
         policy = self._client._settings.cache_policy()
-        embedder = self._own_embedder()
-        run = embedding_scripts.Embedding(self._info, embedder, policy, Spending(), None, self._given)
+        embedder = self._own_embedder(info)
+        run = embedding_scripts.Embedding(info, embedder, policy, Spending(), None, self._given)
         return self._client._run(search_scripts.search(run, request))
 
     def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
         """Return a document, None if there is no such id."""
-        return self._client._run(document_scripts.get(self._info, id))
+        return self._follow(lambda info: document_scripts.get(info, id))
 
     def delete(self, ids: str | Iterable[str]) -> int:
         """Delete one document or several; return how many there were."""
-        return self._client._run(document_scripts.delete(self._info, ids))
+        given = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else ids
+        return self._follow(lambda info: document_scripts.delete(info, given))
 
     def count(self) -> int:
         """Return the number of documents."""
-        return self._client._run(document_scripts.count(self._info))
+        return self._follow(document_scripts.count)
 
     def drain_queue(
         self, *, progress: ingest_scripts.Progress | None = None, policy: QueuePolicy | None = None
@@ -576,16 +589,16 @@ class Collection:
         Raises:
             EmbedderError: the embedder does not work; the documents wait as before.
         """
-        self._renew()
+        info = self._renew()
         worker = queue_scripts.worker_name()
         script = drain_scripts.drain(
-            self._info,
-            self._own_embedder(),
+            info,
+            self._own_embedder(info),
             self._client._settings.cache_policy(),
             worker,
             policy or QueuePolicy(),
             progress,
-            self._own_generator(),
+            self._own_generator(info),
             self._given,
         )
         return self._client._serve(worker, script)
@@ -602,7 +615,7 @@ class Collection:
         notice: Callable[[str], None] = log.warning,
     ) -> WorkReport:
         """Do as `Client.work` for this collection, with its own embedder."""
-        generator = self._own_generator()
+        generator = self._own_generator(self._info)
         return self._client.work(
             [self.name],
             embedders={self.name: self._given},
@@ -618,16 +631,19 @@ class Collection:
 
     def queue_status(self) -> QueueStatus:
         """Return how many documents wait for their embeddings, and how."""
-        (found,) = self._client._run(queue_scripts.status(self._info))
+        info = self._renew()
+        (found,) = self._client._run(queue_scripts.status(info))
         return found
 
     def retry_queue(self, ids: str | Iterable[str] | None = None) -> int:
         """Make documents that failed, or are due again later, due now; return how many. None: all of them."""
-        return self._client._run(queue_scripts.retry(self._info, ids))
+        info = self._renew()
+        return self._client._run(queue_scripts.retry(info, ids))
 
     def failed_documents(self, *, limit: int = 100) -> list[QueueFailure]:
         """Return documents that were given up, with the reason, the latest first."""
-        return self._client._run(queue_scripts.failures(self._info, limit))
+        info = self._renew()
+        return self._client._run(queue_scripts.failures(info, limit))
 
     def spaces(self) -> list[SpaceInfo]:
         """Return the collection's embedding spaces by number, with counts; retired ones, too."""
@@ -802,24 +818,40 @@ class Collection:
         """
         return self._client._run(collection_scripts.refresh_statistics(self._info, reweigh))
 
-    def _renew(self) -> bool:
-        """Look at the collection as it stands now; return whether it is searched by another space."""
-        before, self._info = self._info, self._client._run(collection_scripts.find_again(self._info))
-        return self._info.space_id != before.space_id
+    def _follow(self, make: Callable[[CollectionInfo], Script[T]]) -> T:
+        """Run a script for the collection; if it is gone, for the one that took its name."""
+        info = self._info
+        try:
+            return self._client._run(make(info))
+        except CollectionNotFound:
+            now = self._renew()
+            if now.collection_id == info.collection_id:
+                raise
+        return self._client._run(make(now))
 
-    def _own_embedder(self) -> Embedder:
+    def _renew(self) -> CollectionInfo:
+        """Look at the collection as it stands now, under the name it was opened by."""
+        self._info = now = self._client._run(collection_scripts.find_again(self._info))
+        return now
+
+    def _own_embedder(self, info: CollectionInfo | None = None) -> Embedder:
+        info = info or self._info
         # Loading a model may take seconds: searches that begin together wait for one load.
         with self._lock:
-            if self._embedder is None or self._embedder.identity != self._info.identity:
-                self._embedder = collection_scripts.embedder_of(self._info, self._given)
+            if self._embedder is None or self._embedder.identity != info.identity:
+                self._embedder = collection_scripts.embedder_of(info, self._given)
             self._client._share_limits(self._embedder)
             return self._embedder
 
-    def _own_generator(self) -> TextGenerator | None:
+    def _own_generator(self, info: CollectionInfo) -> TextGenerator | None:
         with self._lock:
-            self._generator = collection_scripts.own_generator(self._info, self._generator)
-            self._client._share_limits(self._generator)
-            return self._generator
+            name = info.settings.get("generator", "")
+            known = self._generator or self._generators.get(name)
+            found = collection_scripts.own_generator(info, known)
+            if found is not None:
+                self._generators[name] = found
+            self._client._share_limits(found)
+            return found
 
 
 def _sync(sync: bool | Filter, max_removed: float) -> Sync | None:

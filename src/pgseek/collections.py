@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, LiteralString
 
 from psycopg.sql import SQL, Identifier
@@ -23,10 +24,12 @@ from pgseek.errors import (
 from pgseek.generators.base import TextGenerator
 from pgseek.generators.registry import create_generator
 from pgseek.steps import Script, fetch, fetch_one, transact
+from pgseek.transactions import PATIENCE, wait_for_all
 from pgseek.types import (
     LONG_TEXTS,
     CollectionId,
     CollectionInfo,
+    CopyStatus,
     EmbedderIdentity,
     Search,
     check_collection_name,
@@ -39,9 +42,29 @@ MAX_QUESTIONS = 20
 FIRST_LENGTH = 100.0
 
 _INFO: LiteralString = (
-    f"SELECT {spaces.COLUMNS}, c.name, c.language, c.settings FROM pgseek.collections c"  # noqa: S608
+    f"SELECT {spaces.COLUMNS}, c.name, c.language, c.settings, c.copy_of, o.name AS original,"  # noqa: S608
+    " coalesce(c.collection_id = ANY (o.formerly), false) AS kept FROM pgseek.collections c"
     " JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id"
+    " LEFT JOIN pgseek.collections o ON o.collection_id = c.copy_of"
 )
+# A copy ``c`` beside its original ``o``.
+_COPY: LiteralString = """
+SELECT c.name, coalesce(c.collection_id = ANY (o.formerly), false) AS kept,
+       n.of, n.documents, n.surplus, q.queued, q.failed
+  FROM pgseek.collections c JOIN pgseek.collections o ON o.collection_id = c.copy_of,
+       LATERAL (
+           SELECT count(a.document_id) AS of,
+                  count(*) FILTER (WHERE a.content_hash = b.content_hash
+                                     AND a.metadata = b.metadata) AS documents,
+                  count(*) FILTER (WHERE a.document_id IS NULL) AS surplus
+             FROM (SELECT * FROM pgseek.documents d WHERE d.collection_id = o.collection_id) AS a
+             FULL JOIN (SELECT * FROM pgseek.documents d WHERE d.collection_id = c.collection_id) AS b
+                  USING (document_id)) AS n,
+       LATERAL (
+           SELECT count(*) FILTER (WHERE q.failed_at IS NULL) AS queued, count(q.failed_at) AS failed
+             FROM pgseek.ingest_queue q WHERE q.collection_id = c.collection_id) AS q
+ WHERE c.copy_of = %s AND c.active_space_id IS NOT NULL
+"""
 
 # Tables that name collections and are not emptied with them.
 WITHOUT_FOREIGN_KEY = ("ingest_queue", "term_statistics", "rare_lexemes")
@@ -146,7 +169,7 @@ def create(
     identity = chosen.identity
     spec = generator if isinstance(generator, str) else ""
     checked = default_settings(identity, **settings, generator=spec)
-    _check_generator(generator, checked)
+    check_generator(generator, checked)
     wanted, metric = metric, check_metric(metric or "cosine")
     chosen_storage = storage_for(identity.dimensions, storage)
     chosen_index = index_for(identity.dimensions, chosen_storage, metric, index)
@@ -157,8 +180,8 @@ def create(
 
     def write() -> Script[bool]:
         row = yield from fetch_one(
-            "INSERT INTO pgseek.collections (name, language, languages, settings)"
-            " VALUES (%s, %s, %s, %s) ON CONFLICT (name) DO NOTHING RETURNING collection_id",
+            "INSERT INTO pgseek.collections (name, language, languages, settings) VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT (name) WHERE name IS NOT NULL DO NOTHING RETURNING collection_id",
             [name, language, [language], Jsonb(checked)],
         )
         if row is None:
@@ -167,17 +190,7 @@ def create(
         space_id = yield from spaces.insert(
             collection_id, identity, metric, chosen_storage, chosen_index, "active", probes
         )
-        yield from fetch(
-            "UPDATE pgseek.collections SET active_space_id = %s WHERE collection_id = %s",
-            [space_id, collection_id],
-        )
-        yield from fetch(
-            "INSERT INTO pgseek.collection_statistics (collection_id, weighting) VALUES (%s, %s::real[])",
-            [
-                collection_id,
-                [float(n) for n in (checked["k1"], checked["b"], FIRST_LENGTH, checked["title_weight"])],
-            ],
-        )
+        yield from furnish(collection_id, space_id, checked)
         return True
 
     created = yield from transact(write)
@@ -195,7 +208,25 @@ def create(
     return info, matching_embedder(info, chosen)
 
 
-def _check_generator(generator: TextGenerator | str | None, settings: Mapping[str, Any]) -> None:
+def furnish(
+    collection_id: int, space_id: int, settings: Mapping[str, Any], weighting: Sequence[float] | None = None
+) -> Script[None]:
+    """Give a new collection its space, and what its words are weighed with, in the caller's transaction."""
+    yield from fetch(
+        "UPDATE pgseek.collections SET active_space_id = %s WHERE collection_id = %s",
+        [space_id, collection_id],
+    )
+    if weighting is None:
+        weighting = [
+            float(n) for n in (settings["k1"], settings["b"], FIRST_LENGTH, settings["title_weight"])
+        ]
+    yield from fetch(
+        "INSERT INTO pgseek.collection_statistics (collection_id, weighting) VALUES (%s, %s::real[])",
+        [collection_id, list(weighting)],
+    )
+
+
+def check_generator(generator: TextGenerator | str | None, settings: Mapping[str, Any]) -> None:
     """Raise `InvalidInput` unless what is to be written has somebody to write it, and the reverse."""
     wanted = settings["questions"] or settings["summaries"]
     if wanted and not generator:
@@ -261,6 +292,8 @@ def given_embedders(
 ) -> tuple[Embedder, ...]:
     """Return the objects that the caller gave to embed with, one of them the collection's.
 
+    A copy may have an embedder that is made from its name where its original's was given.
+
     Raises:
         SpaceMismatch: none of them is.
     """
@@ -269,7 +302,7 @@ def given_embedders(
     several = tuple(given) if isinstance(given, Sequence) else (given,)
     for one in several:
         choose_embedder(one, None)
-    if several and own_embedder(info, several) is None:
+    if several and info.copy_of is None and own_embedder(info, several) is None:
         matching_embedder(info, several[0])
     return several
 
@@ -317,14 +350,37 @@ def find(name: str) -> Script[CollectionInfo]:
 
 
 def find_again(info: CollectionInfo) -> Script[CollectionInfo]:
-    """Return a collection as it stands now; as it was, if another was made under its name."""
-    now = yield from find(info.name)
-    return now if now.collection_id == info.collection_id else info
+    """Return a collection as it stands now: the one that took its name, where that was made as a copy of it.
+
+    Returns ``info`` as it is if another one was made under its name.
+    """
+    row = yield from fetch_one(
+        _INFO + " WHERE CASE WHEN %(hidden)s THEN c.collection_id = %(id)s ELSE c.name = %(name)s END"
+        " AND (c.collection_id = %(id)s OR %(id)s = ANY (c.formerly))",
+        {"hidden": info.copy_of is not None, "id": info.collection_id, "name": info.name},
+    )
+    if row is not None:
+        return _info(row)
+    yield from find(info.name)
+    return info
+
+
+def find_copy(info: CollectionInfo) -> Script[CollectionInfo | None]:
+    """Return the hidden copy of a collection: one being made, or (``kept``) that had its name before."""
+    row = yield from fetch_one(_INFO + " WHERE c.copy_of = %s", [info.collection_id])
+    return None if row is None else _info(row)
+
+
+def copy_status(info: CollectionInfo) -> Script[CopyStatus | None]:
+    """Return how far the copy of a collection is, None if it has none. All documents are compared."""
+    row = yield from fetch_one(_COPY, [info.collection_id])
+    return None if row is None else CopyStatus(**row)
 
 
 def not_found(name: str) -> Script[CollectionNotFound]:
     """Return the error for an unknown name, with what the caller may have meant."""
-    names = [row["name"] for row in (yield from fetch("SELECT name FROM pgseek.collections"))]
+    rows = yield from fetch("SELECT name FROM pgseek.collections WHERE copy_of IS NULL")
+    names = [row["name"] for row in rows]
     near = difflib.get_close_matches(str(name), names, 1, 0.5)
     if near:
         hint = f"did you mean {near[0]!r}?"
@@ -345,35 +401,49 @@ def show(name: str) -> Script[CollectionInfo]:
         " AND failed_at IS NULL) AS queued",
         {"id": info.collection_id},
     )
-    return _with_counts(info, counts or {})
+    return replace(info, **(counts or {}), copy=(yield from copy_status(info)))
 
 
-def list_all() -> Script[list[CollectionInfo]]:
-    """Return all collections by name, without counts."""
-    rows = yield from fetch(_INFO + " ORDER BY c.name")
+def list_all(*, copies: bool = False) -> Script[list[CollectionInfo]]:
+    """Return all collections by name, without counts; hidden copies of them too, if ``copies``."""
+    rows = yield from fetch(_INFO + " WHERE c.copy_of IS NULL OR %s ORDER BY c.name", [copies])
     return [_info(row) for row in rows]
 
 
-def drop(name: str) -> Script[None]:
-    """Drop a collection with everything in it."""
+def drop(name: str, patience: float = PATIENCE) -> Script[None]:
+    """Drop a collection with everything in it, its copy included.
+
+    Of a copy nobody gets to see that it goes: first writers leave it out, and who is still at it ends.
+
+    Raises:
+        CollectionNotFound: with the nearest name.
+        ChangeRefused: a copy, and a transaction is open for longer than ``patience`` seconds that may use it.
+    """
+    withdrawn = yield from fetch(
+        "UPDATE pgseek.collections SET active_space_id = NULL WHERE name = %s AND copy_of IS NOT NULL"
+        " RETURNING collection_id",
+        [name],
+    )
+    if withdrawn:
+        yield from wait_for_all(patience)
 
     def write() -> Script[bool]:
-        row = yield from fetch_one(
-            "SELECT collection_id FROM pgseek.collections WHERE name = %s FOR UPDATE", [name]
+        # The original before its copy: in this order writers come to them.
+        rows = yield from fetch(
+            "SELECT c.collection_id FROM pgseek.collections c"
+            " LEFT JOIN pgseek.collections o ON o.collection_id = c.copy_of WHERE c.name = %(name)s"
+            " OR o.name = %(name)s ORDER BY c.name <> %(name)s FOR UPDATE OF c",
+            {"name": name},
         )
-        if row is None:
-            return False
+        ids = [row["collection_id"] for row in rows]
         found = yield from fetch(
-            "SELECT space_id FROM pgseek.embedding_spaces WHERE collection_id = %s",
-            [row["collection_id"]],
+            "SELECT space_id FROM pgseek.embedding_spaces WHERE collection_id = ANY (%s)", [ids]
         )
         yield from spaces.drop_tables([space["space_id"] for space in found])
         for holder in (*WITHOUT_FOREIGN_KEY, "collections"):
             table = Identifier("pgseek", holder)
-            yield from fetch(
-                SQL("DELETE FROM {} WHERE collection_id = %s").format(table), [row["collection_id"]]
-            )
-        return True
+            yield from fetch(SQL("DELETE FROM {} WHERE collection_id = ANY (%s)").format(table), [ids])
+        return bool(ids)
 
     if not (yield from transact(write)):
         raise (yield from not_found(name))
@@ -425,9 +495,7 @@ def _info(row: Mapping[str, Any]) -> CollectionInfo:
         language=row["language"],
         settings=row["settings"],
         space=spaces.space_of(row),
+        copy_of=row["copy_of"],
+        original=row["original"],
+        kept=row["kept"],
     )
-
-
-def _with_counts(info: CollectionInfo, counts: Mapping[str, int]) -> CollectionInfo:
-    values = {name: getattr(info, name) for name in info.__dataclass_fields__}
-    return CollectionInfo(**{**values, **counts})

@@ -100,7 +100,7 @@ def _collections(connection: psycopg.Connection[dict[str, object]]) -> list[Chec
         " (SELECT count(*) FROM pgseek.ingest_queue q"
         " WHERE q.collection_id = c.collection_id AND q.failed_at IS NOT NULL) AS failed"
         " FROM pgseek.collections c JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id"
-        " ORDER BY c.name"
+        " WHERE c.copy_of IS NULL ORDER BY c.name"
     ).fetchall()
     checks = [_words(connection), Check("collections", True, str(len(rows)))]
     for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pgseek.errors import InvalidInput
+from pgseek.errors import CollectionNotFound, InvalidInput
 from pgseek.prepare import document_id
 from pgseek.steps import Script, fetch_one, transact
 from pgseek.syncing import delete_by_id
@@ -12,17 +12,28 @@ from pgseek.types import CollectionInfo, Document
 
 
 def get(info: CollectionInfo, external_id: str) -> Script[Document | None]:
-    """Return a document by its external id, None if there is no such document."""
+    """Return a document by its external id, None if there is no such document.
+
+    Raises:
+        CollectionNotFound.
+    """
     row = yield from fetch_one(
-        "SELECT external_id AS id, body AS text, title, metadata, language, format FROM pgseek.documents"
-        " WHERE collection_id = %s AND document_id = %s",
-        [info.collection_id, document_id(_checked(external_id))],
+        "SELECT d.external_id AS id, d.body AS text, d.title, d.metadata, d.language, d.format"
+        " FROM pgseek.collections c LEFT JOIN pgseek.documents d"
+        " ON d.collection_id = c.collection_id AND d.document_id = %s WHERE c.collection_id = %s",
+        [document_id(_checked(external_id)), info.collection_id],
     )
-    return Document(**row) if row else None
+    if row is None:
+        raise _dropped(info)
+    return Document(**row) if row["id"] is not None else None
 
 
 def delete(info: CollectionInfo, external_ids: str | Iterable[str]) -> Script[int]:
-    """Delete documents with their chunks, embeddings and queue entries; return how many existed."""
+    """Delete documents with their chunks, embeddings and queue entries; return how many existed.
+
+    Raises:
+        InvalidInput, CollectionNotFound.
+    """
     if not isinstance(external_ids, Iterable):
         raise InvalidInput(f"ids is {external_ids!r}, but must be a document's id or several of them")
     given = [external_ids] if isinstance(external_ids, str) else list(external_ids)
@@ -32,12 +43,23 @@ def delete(info: CollectionInfo, external_ids: str | Iterable[str]) -> Script[in
 
 
 def count(info: CollectionInfo) -> Script[int]:
-    """Return the number of documents."""
+    """Return the number of documents.
+
+    Raises:
+        CollectionNotFound.
+    """
     row = yield from fetch_one(
-        "SELECT count(*) AS documents FROM pgseek.documents WHERE collection_id = %s",
+        "SELECT (SELECT count(*) FROM pgseek.documents d WHERE d.collection_id = c.collection_id)"
+        " AS documents FROM pgseek.collections c WHERE c.collection_id = %s",
         [info.collection_id],
     )
-    return int(row["documents"]) if row else 0
+    if row is None:
+        raise _dropped(info)
+    return int(row["documents"])
+
+
+def _dropped(info: CollectionInfo) -> CollectionNotFound:
+    return CollectionNotFound(f"collection {info.name!r} was dropped in the meantime")
 
 
 def _checked(external_id: object) -> str:

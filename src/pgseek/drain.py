@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from pgseek import embedding, queue
+from pgseek.collections import find_again
 from pgseek.embedders.base import PROBE, Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedding import Embedding, Pending
@@ -67,7 +68,7 @@ def drain(
         if progress is not None:
             progress(tally.report())
     yield from queue.forget_deleted(info)
-    yield from settle(info, tally.chunks)
+    yield from settle((yield from find_again(info)), tally.chunks)
     return tally.report()
 
 

@@ -18,6 +18,7 @@
     ├── SpaceMismatch                  an embedder other than the one the collection was made with
     ├── DocumentRejected               a strict ingest met a document that cannot be stored
     ├── SyncRefused                    a sync would have removed more than it may
+    ├── ChangeRefused                  a change of chunks or model cannot begin or take effect now
     ├── EmbedderError                  an embedder failed or returned something unusable
     │   └── CostLimitReached           the next request would cost more than ``max_cost``
     └── GeneratorError                 what writes questions and summaries failed
@@ -101,6 +102,10 @@ class DocumentRejected(PgseekError):
 
 class SyncRefused(PgseekError):
     """A sync would have removed more than it may; everything else of the ingest is done."""
+
+
+class ChangeRefused(PgseekError):
+    """A change of chunks or model cannot begin, go on or take effect now; the message says why."""
 
 
 class CostLimitReached(EmbedderError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,11 +22,17 @@ from uuid import UUID
 from psycopg.sql import SQL
 
 from pgseek import cache, embedding, syncing
-from pgseek.collections import languages
+from pgseek.collections import find_again, languages
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedding import Embedding, Pending
-from pgseek.errors import DatabaseError, DocumentRejected, InvalidInput, PgseekError
+from pgseek.errors import (
+    CollectionNotFound,
+    DatabaseError,
+    DocumentRejected,
+    InvalidInput,
+    PgseekError,
+)
 from pgseek.generators.base import TextGenerator
 from pgseek.loading import Load, settle
 from pgseek.prepare import BATCH_SIZE, Prepared, Source, Supply, check_batch_size
@@ -42,6 +49,7 @@ from pgseek.types import (
 )
 from pgseek.writing import EmbeddedChunk, SpacesChanged, unfit, write_batch
 
+log = logging.getLogger("pgseek")
 Progress = Callable[[IngestReport], None]
 # Called with each document that was refused, and the record it came from, None if there is none.
 OnReject = Callable[[Rejection, Mapping[str, Any] | None], None]
@@ -163,6 +171,8 @@ class Written:
 
     counts: Counter[str] = field(default_factory=Counter)
     rejected: list[tuple[Rejection, Prepared]] = field(default_factory=list)
+    # The collection that has the name now, if the one that was written to is gone.
+    moved: CollectionInfo | None = None
 
 
 def ingest(
@@ -194,6 +204,8 @@ def ingest(
         raise
     if options.progress is not None:
         options.progress(tally.report("indexing"))
+    # Another one may have taken its name.
+    info = yield from find_again(info)
     yield from settle(info, tally.chunks)
     if removal is not None:
         if options.progress is not None:
@@ -215,6 +227,8 @@ class _Line:
         self.flight: list[Pending] = []
         self.metadata: deque[list[Prepared]] = deque()
         self.writing: deque[Running] = deque()
+        # See `Written`.
+        self.moved: CollectionInfo | None = None
 
     def store(self) -> Script[None]:
         """Take every batch of the source to its end; raise the source's own error when that is done."""
@@ -226,6 +240,11 @@ class _Line:
                 failure = prepared
                 break
             waited = time.monotonic() - asked
+            if self.moved is not None:
+                self.writing.append((yield from start(partial(_hand_over, self.moved, prepared, Written()))))
+                yield from self._advance(at_most=(0, 0, WRITERS))
+                asked = time.monotonic()
+                continue
             compare = _all_new if self.load.empty else divide
             self.comparing.append((yield from start(partial(compare, self.run.info, prepared))))
             ahead = 0 if first or waited > BRISK_SOURCE else 1
@@ -243,9 +262,15 @@ class _Line:
         while len(self.comparing) > comparing:
             content, metadata, unchanged, new = yield from join(self.comparing.popleft())
             self.tally.unchanged += unchanged
-            self.metadata.append(metadata)
             before = self.flight[-1] if self.flight else None
-            self.flight.append((yield from embedding.begin(self.run, content, before, new)))
+            try:
+                self.flight.append((yield from embedding.begin(self.run, content, before, new)))
+                self.metadata.append(metadata)
+            except CollectionNotFound as error:
+                moved = yield from _moved(self.run.info, error)
+                self.writing.append(
+                    (yield from start(partial(_hand_over, moved, [*content, *metadata], Written())))
+                )
             while len(self.flight) > max(flying, 1):
                 yield from self._write()
         while len(self.flight) > flying:
@@ -278,7 +303,9 @@ class _Line:
         )
 
     def _written(self) -> Script[None]:
-        self.tally.add((yield from join(self.writing.popleft())))
+        written: Written = yield from join(self.writing.popleft())
+        self.tally.add(written)
+        self.moved = written.moved or self.moved
         yield from self.load.first_rows()
 
 
@@ -346,6 +373,9 @@ def _store(
     except SpacesChanged:
         # The switch came between our look and our write.
         return (yield from _store(run, content, metadata, embedded, written))
+    except CollectionNotFound as error:
+        moved = yield from _moved(run.info, error)
+        return (yield from _hand_over(moved, [*content, *metadata], written))
     except DatabaseError as error:
         reason = unfit(error)
         if reason is None:
@@ -360,6 +390,43 @@ def _store(
         yield from _store(run, content[middle:], metadata if content else metadata[half:], embedded, written)
         return written
     written.counts.update(counts)
+    return written
+
+
+def _moved(info: CollectionInfo, error: CollectionNotFound) -> Script[CollectionInfo]:
+    """Return the collection that took the name of one that is gone, or raise the error."""
+    now = yield from find_again(info)
+    if now.collection_id == info.collection_id:
+        raise error
+    return now
+
+
+def _hand_over(now: CollectionInfo, documents: Sequence[Prepared], written: Written) -> Script[Written]:
+    """Store documents in the collection that took the name of the one they were for, which is gone by now.
+
+    Its chunks are others, and so may its embedder be: they wait in its queue.
+    """
+    if written.moved is None:
+        log.warning(
+            "collection %r was replaced, and the former one dropped, while this ingest ran; the rest of it "
+            "waits for embeddings: pgseek queue drain %s",
+            now.name,
+            now.name,
+        )
+    written.moved = now
+    rows = yield from transact(
+        lambda: fetch(
+            "SELECT position, outcome, reason FROM pgseek.put_documents(%s, %s::jsonb)",
+            [now.name, json.dumps([_as_record(document) for document in documents])],
+        )
+    )
+    for row in rows:
+        document = documents[row["position"] - 1]
+        if row["outcome"] == "rejected":
+            rejection = Rejection(document.position, document.external_id, row["reason"], document.source)
+            written.rejected.append((rejection, document))
+        else:
+            written.counts[row["outcome"]] += 1
     return written
 
 

@@ -135,11 +135,12 @@ DELETE FROM pgseek.ingest_queue q WHERE q.collection_id = ANY (%(ids)s) AND NOT 
         WHERE d.collection_id = q.collection_id AND d.document_id = q.document_id)
 """
 
-#: A row if a collection that is not in ``passed_over``, but is in ``names``, has work that is due.
+#: A row if a collection that is not in ``passed_over``, but is in ``names``, or is a copy of one that is, has
+#: work that is due.
 SOMETHING_DUE: LiteralString = """
-SELECT FROM pgseek.collections c
- WHERE NOT c.collection_id = ANY (%(passed_over)s::integer[])
-   AND (%(names)s::text[] IS NULL OR c.name = ANY (%(names)s::text[]))
+SELECT FROM pgseek.collections c LEFT JOIN pgseek.collections o ON o.collection_id = c.copy_of
+ WHERE NOT c.collection_id = ANY (%(passed_over)s::integer[]) AND c.active_space_id IS NOT NULL
+   AND (%(names)s::text[] IS NULL OR c.name = ANY (%(names)s::text[]) OR o.name = ANY (%(names)s::text[]))
    AND EXISTS (SELECT FROM pgseek.ingest_queue q WHERE q.collection_id = c.collection_id
                   AND q.failed_at IS NULL AND q.due_at <= statement_timestamp())
  LIMIT 1
@@ -269,7 +270,7 @@ def next_due() -> Script[dict[CollectionId, float]]:
 
 
 def status(info: CollectionInfo | None = None) -> Script[list[QueueStatus]]:
-    """Return the state of one collection's queue or of all, by name."""
+    """Return the state of one collection's queue or of all, by name; a hidden copy has one of its own."""
     rows = yield from fetch(_STATUS, {"collection": info.collection_id if info is not None else None})
     return [QueueStatus(**row) for row in rows]
 

@@ -154,6 +154,20 @@ def insert(
     return space_id
 
 
+def grant_as(space_id: int, to: int) -> Script[None]:
+    """Give everybody the rights on the table of the space ``to`` that they have on that of another."""
+    rows = yield from fetch(
+        "SELECT format('GRANT %%s ON pgseek.%%I TO %%s%%s', a.privilege_type, %(to)s::text,"
+        " CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,"
+        " CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END) AS statement"
+        " FROM pg_class t, aclexplode(coalesce(t.relacl, acldefault('r', t.relowner))) AS a"
+        " WHERE t.oid = to_regclass(%(as)s) AND pg_get_userbyid(a.grantee) <> current_user",
+        {"as": f"pgseek.embeddings_{space_id}", "to": f"embeddings_{to}"},
+    )
+    for row in rows:
+        yield from fetch(row["statement"])
+
+
 def stored_fingerprint(space_id: int) -> Script[Fingerprint]:
     """Return what a space's model is known by; empty for a space that was made before revision 0006."""
     rows = yield from fetch(

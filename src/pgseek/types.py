@@ -454,10 +454,36 @@ class SpaceInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyStatus:
+    """How far a collection's copy is, in documents.
+
+    The collection has ``of`` documents; ``documents`` of them are in the copy as they are now, ``surplus``
+    ones are in the copy only. Of the copy's, ``queued`` wait for their chunks and vectors, ``failed`` were
+    given up. ``kept`` says that it had the collection's name before, and may have it again.
+    """
+
+    name: str
+    kept: bool
+    of: int
+    documents: int
+    surplus: int
+    queued: int
+    failed: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether it holds what the collection holds; documents may wait in its queue."""
+        return self.documents == self.of and not self.surplus
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionInfo:
     """A collection as the database holds it.
 
-    ``settings`` holds the search and chunking defaults; ``space`` is the active embedding space.
+    ``settings`` holds the search and chunking defaults; ``space`` is the active embedding space. One that is
+    hidden, because it is a copy of another, has the number and the name of that in ``copy_of`` and
+    ``original``, and ``kept`` says whether it had the name before. ``documents``, ``chunks``, ``queued`` and
+    ``copy`` are None where they were not asked for.
     """
 
     collection_id: CollectionId
@@ -468,6 +494,10 @@ class CollectionInfo:
     documents: int | None = None
     chunks: int | None = None
     queued: int | None = None
+    copy_of: CollectionId | None = None
+    original: str | None = None
+    kept: bool = False
+    copy: CopyStatus | None = None
 
     @property
     def space_id(self) -> SpaceId:

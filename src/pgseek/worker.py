@@ -47,11 +47,11 @@ SETTLE_SECONDS, SETTLE_BUSY_SECONDS = 60.0, 600.0
 class Job:
     """What a worker is told.
 
-    ``names`` are the collections it serves, None for all that there are and will be. ``embedders`` are the
-    objects of collections made with one, by name, and ``generators`` likewise; ``share`` is told of all in
-    use. ``once`` ends the work when nothing is due. ``batch`` is how many documents are claimed together,
-    ``poll`` after how many seconds without a notification the worker looks by itself. ``progress`` is
-    called after each batch, ``notice`` with a line about what does not go well.
+    ``names`` are the collections it serves, with their copies, None for all that there are and will be.
+    ``embedders`` are the objects of collections made with one, by name, and ``generators`` likewise;
+    ``share`` is told of all in use. ``once`` ends the work when nothing is due. ``batch`` is how many
+    documents are claimed together, ``poll`` after how many seconds without a notification the worker looks
+    by itself. ``progress`` is called after each batch, ``notice`` with a line about what does not go well.
     """
 
     worker: str
@@ -153,13 +153,16 @@ class _Worker:
     def round(self) -> Script[bool]:
         """Serve a batch of each collection that has one; return whether there was any."""
         due = yield from queue.next_due()
-        infos = yield from collections.list_all()
+        infos = yield from collections.list_all(copies=True)
         now = time.monotonic()
         ready: list[tuple[float, CollectionInfo, _Served]] = []
         self._next = math.inf
         for info in infos:
             seconds = due.get(info.collection_id)
-            if seconds is None or (self.job.names is not None and info.name not in self.job.names):
+            names = self.job.names
+            if seconds is None or (
+                names is not None and info.name not in names and info.original not in names
+            ):
                 continue
             served = self._known(info)
             if served.run is None:
@@ -215,10 +218,15 @@ class _Worker:
 
     def _begin(self, info: CollectionInfo) -> Embedding | None:
         try:
-            given = collections.given_embedders(info, self.job.embedders.get(info.name))
+            # A copy is served with what was given for its original, as far as it fits.
+            objects = self.job.embedders.get(info.name, self.job.embedders.get(info.original or ""))
+            given = collections.given_embedders(info, objects)
             own = collections.own_embedder(info, given) or self._embedders.get(info.identity_hash)
             embedder = collections.matching_embedder(info, own)
-            generator = collections.own_generator(info, self.job.generators.get(info.name))
+            writer = self.job.generators.get(info.name)
+            if writer is None and not info.settings.get("generator"):
+                writer = self.job.generators.get(info.original or "")
+            generator = collections.own_generator(info, writer)
         except PgseekError as error:
             line = f"collection {info.name!r} is passed over: {error}"
             # Whatever it was to the embedder: here no argument is wrong.
@@ -274,6 +282,9 @@ class _Worker:
         except ConnectionFailed:
             served.unsettled = written
             raise
+        except CollectionNotFound:
+            # Dropped in the meantime.
+            return
         except PgseekError as error:
             # The documents are stored and found; what comes after them is done by the next who can.
             self._note(f"collection {run.info.name!r}: {error}", error)

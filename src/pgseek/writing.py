@@ -133,6 +133,7 @@ def write_batch(
     Raises:
         SpacesChanged: the space that is searched is neither; nothing is written.
         SpaceMismatch: from the database: ``made_by`` is not what the space holds vectors of.
+        CollectionNotFound: it was dropped.
     """
     counts = dict.fromkeys(("new", "changed", "metadata_changed", "unchanged", "chunks"), 0)
     by_id = {d.document_id: d for d in sorted(content, key=lambda d: d.document_id)}
@@ -182,6 +183,11 @@ def write_batch(
         )
         counts["metadata_changed"] += len(updated)
         counts["unchanged"] += len(metadata) - len(updated)
+    yield from fetch(
+        "SELECT pgseek.mirror_documents(%s,"
+        " ARRAY(SELECT document_id FROM pg_temp.pgseek_documents_0005) || %s::uuid[])",
+        [info.collection_id, [d.document_id for d in metadata]],
+    )
     return counts
 
 

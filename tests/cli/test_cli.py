@@ -9,6 +9,7 @@ import sys
 import pytest
 from support import CORPUS, rows
 
+from pgseek import Client, collections, copies
 from pgseek.cli.main import app
 from pgseek.db.revisions import HEAD
 
@@ -300,3 +301,27 @@ def test_the_demo_answers_five_queries_and_a_second_run_finds_all_unchanged(pgse
     code, out, _ = pgseek("demo")
     assert code == 0
     assert f"{new:,} unchanged" in out
+
+
+def test_a_copy_is_told_with_its_collection_only(pgseek, corpus, dsn):
+    pgseek("collections", "create", "docs")
+    pgseek("ingest", "docs", corpus)
+    with Client(dsn) as client:
+        info = client._run(collections.find("docs"))
+        copy = client._run(copies.begin(info, "wordllama", {"chunk_size": 50}))
+        assert "copy under way" in pgseek("collections", "show", "docs")[1]
+        client._run(copies.fill(copy))
+    assert (
+        f"{copy.name}: 6 of 6 documents, 6 waiting for embeddings" in pgseek("collections", "show", "docs")[1]
+    )
+    shown = json.loads(pgseek("collections", "show", "docs", "--json")[1])
+    assert {"name": copy.name, "of": 6, "documents": 6, "queued": 6}.items() <= shown["copy"].items()
+    assert [one["name"] for one in json.loads(pgseek("collections", "list", "--json")[1])] == ["docs"]
+    assert copy.name in pgseek("queue", "status")[1]
+    assert copy.name not in pgseek("doctor")[1]
+    code, out, _ = pgseek("doctor", "--deep", "docs")
+    assert code == 0
+    assert f"collection {copy.name}" in out
+    assert "docs~" in pgseek("worker", "docs", "--once")[2]
+    assert pgseek("collections", "drop", copy.name, "--yes")[:2] == (0, f"dropped {copy.name}\n")
+    assert "copy" not in pgseek("collections", "show", "docs")[1]

@@ -16,12 +16,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Integer, MetaData, Table
 from support import CORPUS, CountingEmbedder, rows
 
-from pgseek import Client, InvalidInput
+from pgseek import Client, InvalidInput, collections, copies
 from pgseek.db import revisions, schema
 from pgseek.db.connection import connect
 from pgseek.db.sqltext import FUNCTIONS, function_sql
 from pgseek.embedders.base import identity_hash
 from pgseek.embedders.wordllama import WordLlamaEmbedder
+from pgseek.integrity import examine
 
 SQL = Path(__file__).parents[2] / "src" / "pgseek" / "db" / "sql"
 
@@ -234,6 +235,57 @@ def test_cached_vectors_survive_the_way_up_and_down(empty_dsn):
     schema.downgrade(empty_dsn, "0003")
     assert rows(empty_dsn, stored) == [row for row in before if row["text_hash"] != b"two"]
     assert rows(empty_dsn, search, [text.decode()]) == ranked
+
+
+@pytest.mark.parametrize("switched", [False, True])
+def test_a_copy_goes_on_the_way_down_and_who_has_the_name_stays(dsn, switched):
+    embedder = CountingEmbedder()
+    with Client(dsn) as client:
+        docs = client.create_collection("docs", embedder=embedder)
+        docs.ingest(CORPUS)
+        others = client.create_collection("others", embedder=embedder)
+        others.ingest(CORPUS[:2])
+        client._run(copies.begin(docs._info, embedder, {"chunk_size": 50}))
+        copy = client._run(collections.find_copy(docs._info))
+        client._run(copies.fill(copy))
+        client.collection(copy.name, embedder=embedder).drain_queue()
+        if switched:
+            client._run(copies.switch(docs._info, copy))
+        docs.ingest([{"id": "waits", "text": "in the queue of the copy"}])
+        stays = client._run(collections.find("docs"))
+    assert schema.downgrade(dsn, "0005") == "0005"
+    assert rows(dsn, "SELECT name, collection_id FROM pgseek.collections ORDER BY 1") == [
+        {"name": "docs", "collection_id": stays.collection_id},
+        {"name": "others", "collection_id": others._info.collection_id},
+    ]
+    for table in (
+        "documents",
+        "chunks",
+        "embedding_spaces",
+        "collection_statistics",
+        "term_statistics",
+        "ingest_queue",
+    ):
+        left = rows(
+            dsn,
+            f"SELECT FROM pgseek.{table} t WHERE collection_id NOT IN (SELECT collection_id FROM pgseek.collections)",
+        )
+        assert left == [], table
+    tables = rows(
+        dsn, "SELECT tablename FROM pg_tables WHERE tablename ~ '^embeddings_' AND schemaname = 'pgseek'"
+    )
+    assert len(tables) == 2
+    assert rows(dsn, "SELECT pgseek.put_document('docs', 'new', 'zebra') AS status") == [{"status": "new"}]
+    assert rows(dsn, "SELECT external_id FROM pgseek.search('docs', 'zebra', alpha => 0)") == [
+        {"external_id": "new"}
+    ]
+    schema.upgrade(dsn)
+    assert schema.check(dsn) == []
+    with Client(dsn) as client:
+        docs = client.collection("docs", embedder=embedder)
+        docs.drain_queue()
+        assert docs.search("cache")[0].id == "lru_cache"
+    assert examine(dsn).ok
 
 
 def test_the_database_at_head_is_what_the_models_say(dsn):

@@ -13,6 +13,7 @@ from pgseek.cli.state import state_of
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.registry import create_embedder
 from pgseek.errors import InvalidInput
+from pgseek.types import CopyStatus
 
 app = typer.Typer(help="Make, list, describe and drop collections.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -142,6 +143,8 @@ def show(context: typer.Context, name: str, as_json: Json = False) -> None:
     made = table("", "")
     made.show_header = False
     made.add_row("name", info.name)
+    if info.original is not None:
+        made.add_row("copy of", info.original)
     made.add_row("language", info.language)
     made.add_row("embedder", str(info.identity))
     if info.identity.revision:
@@ -155,9 +158,23 @@ def show(context: typer.Context, name: str, as_json: Json = False) -> None:
     made.add_row("documents", f"{info.documents or 0:,}")
     made.add_row("chunks", f"{info.chunks or 0:,}")
     made.add_row("waiting for embeddings", f"{info.queued or 0:,}")
+    if info.copy is not None:
+        made.add_row("kept from before" if info.copy.kept else "copy under way", _copy(info.copy))
     for key, value in sorted(info.settings.items()):
         made.add_row(key, str(value))
     out.print(made)
+
+
+def _copy(copy: CopyStatus) -> str:
+    parts = [f"{copy.name}: {copy.documents:,} of {copy.of:,} documents"]
+    for count, what in (
+        (copy.surplus, "that are gone here"),
+        (copy.queued, "waiting for embeddings"),
+        (copy.failed, "given up"),
+    ):
+        if count:
+            parts.append(f"{count:,} {what}")
+    return ", ".join(parts)
 
 
 @app.command()

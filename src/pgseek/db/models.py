@@ -30,7 +30,6 @@ from sqlalchemy import (
     Table,
     Text,
     TextClause,
-    UniqueConstraint,
     Uuid,
     func,
     text,
@@ -64,10 +63,15 @@ collections = Table(
     Column("languages", ARRAY(Text), nullable=False),
     Column("settings", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("active_space_id", Integer),
-    # The collection that this one, hidden, is a copy of while its chunks are made anew.
+    # The collection that this one, hidden, is a copy of: one with other chunks, or that had the name before.
     Column("copy_of", Integer),
+    # Collections whose name it took; handles that were opened on those follow it.
+    Column("formerly", ARRAY(Integer), nullable=False, server_default=text("'{}'::integer[]")),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    UniqueConstraint("name"),
+    # Partial, though the first leaves out nothing: the columns of an index that a foreign key could refer to
+    # cannot be changed while somebody stores a document, which refers to the row.
+    Index("collections_name_key", "name", unique=True, postgresql_where=text("name IS NOT NULL")),
+    Index("collections_copy_of_key", "copy_of", unique=True, postgresql_where=text("copy_of IS NOT NULL")),
 )
 
 embedding_spaces = Table(

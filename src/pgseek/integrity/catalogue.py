@@ -65,7 +65,8 @@ SELECT c.collection_id, c.name, s.collection_id IS NOT NULL AS there, s.chunks A
          WHERE k.collection_id = c.collection_id AND k.kind <> 'document') AS chunks,
        (SELECT count(*) FROM pgseek.term_statistics t
          WHERE t.collection_id = c.collection_id AND t.chunks > s.chunks) AS impossible,
-       EXISTS (SELECT FROM pgseek.embedding_spaces e WHERE e.space_id = c.active_space_id) AS searchable
+       EXISTS (SELECT FROM pgseek.embedding_spaces e WHERE e.space_id = c.active_space_id) AS searchable,
+       c.copy_of IS NOT NULL AND c.active_space_id IS NULL AS retired
   FROM pgseek.collections c LEFT JOIN pgseek.collection_statistics s USING (collection_id)
  WHERE c.collection_id = ANY (%s)
  ORDER BY c.name
@@ -220,7 +221,10 @@ def statistics(connection: Connection, ids: Sequence[int]) -> Iterator[Finding]:
     for row in connection.execute(_STATISTICS, [list(ids)]):
         name = row["name"]
         refresh = f"SELECT pgseek.refresh_statistics('{name}')"
-        if not row["searchable"]:
+        if row["retired"]:
+            what = "copy of a collection whose removal was broken off"
+            yield Finding("copy_retired", name, 1, what, (), f"pgseek collections drop {name}", harmless=True)
+        elif not row["searchable"]:
             what = "collection without an active embedding space"
             mend = f"pgseek collections drop {name}, and ingest it again"
             yield Finding("no_space", name, 1, what, (), mend)

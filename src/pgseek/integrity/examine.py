@@ -137,13 +137,18 @@ def _examine(
 
 
 def _chosen(connection: Connection, names: Sequence[str]) -> dict[int, str]:
-    rows = connection.execute("SELECT collection_id, name FROM pgseek.collections ORDER BY name").fetchall()
-    known = {row["name"] for row in rows}
+    rows = connection.execute(
+        "SELECT c.collection_id, c.name, o.name AS original FROM pgseek.collections c"
+        " LEFT JOIN pgseek.collections o ON o.collection_id = c.copy_of ORDER BY c.name"
+    ).fetchall()
+    known = {row["name"]: row["original"] for row in rows}
     for name in names:
         if name not in known:
-            there = ", ".join(sorted(known)[:10]) or "none"
+            there = ", ".join(sorted(n for n, original in known.items() if original is None)[:10]) or "none"
             raise CollectionNotFound(f"there is no collection {name!r}; there are: {there}")
-    return {row["collection_id"]: row["name"] for row in rows if not names or row["name"] in names}
+    # A collection's copy with it.
+    chosen = [row for row in rows if not names or row["name"] in names or row["original"] in names]
+    return {row["collection_id"]: row["name"] for row in chosen}
 
 
 def statements(

@@ -4,6 +4,7 @@
 -- Returns:    how many documents there were
 -- Ordering:   documents are locked in the order of document_id, as put_documents() does. What somebody stores
 --             meanwhile is not deleted: it would be locked out of order.
+-- Errors:     PGS01 the collection is gone
 -- Volatility: volatile. Index: primary keys.
 CREATE OR REPLACE FUNCTION pgseek.delete_by_id(collection_id integer, document_ids uuid[])
 RETURNS integer
@@ -19,9 +20,8 @@ BEGIN
       FROM (SELECT d.document_id FROM pgseek.documents d
              WHERE d.collection_id = collection_id AND d.document_id = ANY (document_ids)
              ORDER BY d.document_id FOR UPDATE) AS locked;
-    DELETE FROM pgseek.documents d WHERE d.collection_id = collection_id AND d.document_id = ANY (ids);
-    PERFORM pgseek.delete_embeddings(collection_id, ids);
-    DELETE FROM pgseek.ingest_queue q WHERE q.collection_id = collection_id AND q.document_id = ANY (ids);
+    PERFORM pgseek.erase_documents(collection_id, ids);
+    PERFORM pgseek.mirror_documents(collection_id, ids);
     RETURN coalesce(cardinality(ids), 0);
 END
 $function$;

@@ -176,26 +176,13 @@ BEGIN
         END IF;
 
         IF outcomes && '{new,changed}' THEN
-            INSERT INTO pgseek.chunks
-                (collection_id, document_id, ordinal, kind, title, text, language, char_start, char_end, text_hash,
-                 lexemes, terms)
-            SELECT of_collection.collection_id, p.id, p.ordinal, 'chunk', g.title, p.text, g.language,
-                   p.char_start, p.char_start + length(p.text),
-                   -- Of the text that will be embedded: a stand-in that the chunker makes just so stays where it is.
-                   sha256(convert_to(CASE WHEN g.title = '' THEN p.text ELSE g.title || E'\n\n' || p.text END, 'UTF8')),
-                   p.lexemes, p.terms
-              FROM unnest(of_document, ordinals, starts, texts, lexemes, terms)
-                   AS p (id, ordinal, char_start, text, lexemes, terms)
-              JOIN unnest(ids, titles, languages) AS g (id, title, language) ON g.id = p.id;
-            INSERT INTO pgseek.ingest_queue AS q (collection_id, document_id, content_hash, enqueued_at, due_at)
-            SELECT of_collection.collection_id, g.id, g.hash, now(), now()
-              FROM unnest(ids, hashes, outcomes) AS g (id, hash, outcome)
-             WHERE g.outcome IN ('new', 'changed') ORDER BY g.id
-            ON CONFLICT (collection_id, document_id) DO UPDATE
-               SET content_hash = excluded.content_hash, enqueued_at = excluded.enqueued_at, due_at = excluded.due_at,
-                   attempts = 0, claimed_by = NULL, error = NULL, failed_at = NULL;
-            PERFORM pg_notify('pgseek_queue', of_collection.name);
+            PERFORM pgseek.enqueue_documents(of_collection.collection_id,
+                ARRAY(SELECT g.id FROM unnest(ids, outcomes) AS g (id, outcome) WHERE g.outcome IN ('new', 'changed')),
+                of_document, ordinals, starts, texts, lexemes, terms);
         END IF;
+        PERFORM pgseek.mirror_documents(of_collection.collection_id,
+            ARRAY(SELECT g.id FROM unnest(ids, outcomes) AS g (id, outcome)
+                   WHERE g.outcome IN ('new', 'changed', 'metadata_changed')));
     END IF;
 
     RETURN QUERY

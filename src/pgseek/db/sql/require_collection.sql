@@ -15,7 +15,7 @@ BEGIN
     SELECT c.* INTO found_collection FROM pgseek.collections c WHERE c.name = require_collection.name;
     IF found_collection.collection_id IS NULL THEN
         SELECT string_agg(listed.name, ', ') INTO known
-          FROM (SELECT c.name FROM pgseek.collections c ORDER BY c.name LIMIT 10) AS listed;
+          FROM (SELECT c.name FROM pgseek.collections c WHERE c.copy_of IS NULL ORDER BY c.name LIMIT 10) AS listed;
         RAISE EXCEPTION 'there is no collection %', coalesce(quote_literal(require_collection.name), 'NULL')
             USING ERRCODE = 'PGS01',
                   HINT = coalesce('collections here: ' || known, 'there are no collections yet');
