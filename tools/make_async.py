@@ -44,7 +44,7 @@ COROUTINES = (
     "close|open|create_collection|collection|list_collections|drop_collection|_run|run|info|"
     "ingest|plan|search|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_own_generator|_renew|_follow|_search|"
     "_perform|_ask|_transact|"
-    "cache_stats|prune_cache|clear_cache|work|_serve|queue_status|retry_queue|failed_documents|attach|detach|spaces|space|plan_reembed|reembed|activate|rollback|retire|probe|compare_spaces"
+    "cache_stats|prune_cache|clear_cache|work|_serve|queue_status|retry_queue|failed_documents|attach|detach|spaces|space|plan_reembed|reembed|plan_rechunk|rechunk|activate|rollback|retire|probe|compare_spaces"
 )
 AWAITED = re.compile(
     r"self\._run\(|self\._serve\(|self\._client\.(?:_run|_serve|work)\(|"
@@ -55,7 +55,7 @@ AWAITED = re.compile(
     r"cursor\.fetchall\(|copy\.write_row\("
 )
 THREADED = re.compile(
-    r"(?<== )(checked_query|advance|Session|planning\.target|comparing\.Wanted|"
+    r"(?<== )(checked_query|advance|Session|planning\.target|rechunking\.wanted|comparing\.Wanted|"
     r"collection_scripts\.(?:embedder_of|own_generator))\("
 )
 

@@ -47,7 +47,7 @@ from pgseek.evaluation.measures import DEFAULT_MEASURES
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
 from pgseek.prepare import BATCH_SIZE
-from pgseek.reembed import planning, running, switching
+from pgseek.reembed import planning, rechunking, running, switching
 from pgseek.steps import (
     ATTEMPTS,
     PATIENCE,
@@ -757,27 +757,94 @@ class AsyncCollection:
         await self._renew()
         return left
 
+    async def plan_rechunk(
+        self,
+        to: Embedder | str | None = None,
+        *,
+        generator: TextGenerator | str | None = None,
+        **settings: Any,
+    ) -> ReembedPlan:
+        """Return what `rechunk` would make and cost, estimated from some documents; nothing is written.
+
+        Raises:
+            InvalidInput.
+        """
+        info = await self._renew()
+        wanted = await asyncio.to_thread(
+            rechunking.wanted, info, await self._own_embedder(info), to, generator, settings
+        )
+        return await self._client._run(rechunking.plan(info, wanted))
+
+    async def rechunk(
+        self,
+        to: Embedder | str | None = None,
+        *,
+        generator: TextGenerator | str | None = None,
+        gate: Gate | None = None,
+        workers: int = 1,
+        max_cost: float | None = None,
+        switch: bool = True,
+        stop: Stop | None = None,
+        progress: Callable[[ReembedReport], None] | None = None,
+        **settings: Any,
+    ) -> ReembedReport:
+        """Divide the documents otherwise, and embed them by ``to`` if given, while search and writes go on.
+
+        ``settings`` are those of `AsyncClient.create_collection` that change: chunk_size, chunk_overlap,
+        section_size, heading_context, long_texts, document_vectors, questions, summaries, k1, b and
+        title_weight. A hidden copy of the collection is filled; writes go to both. When it has passed the
+        ``gate`` (and ``switch`` is true) it takes the name. The one that had it is kept in step: `rollback`
+        gives it back, `retire` drops the copy, whichever that is. The rest is as in `reembed`.
+
+        Raises:
+            InvalidInput, ChangeRefused, EmbedderError, CostLimitReached, DatabaseError: what was made stays.
+        """
+        if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 8:
+            raise InvalidInput(f"workers is {workers!r}, but must be from 1 to 8")
+        info = await self._renew()
+        own = await self._own_embedder(info)
+        wanted = await asyncio.to_thread(rechunking.wanted, info, own, to, generator, settings)
+        self._client._share_limits(wanted.embedder)
+        if wanted.embedder not in (own, *self._given):
+            self._given = (*self._given, wanted.embedder)
+        policy = self._client._settings.cache_policy()
+        job = rechunking.Job(
+            embedding_scripts.Embedding(info, own, policy, Spending(), None, (own, *self._given)),
+            wanted,
+            gate or Gate(),
+            workers,
+            max_cost,
+            switch,
+            stop or worker_scripts.never(),
+            progress,
+        )
+        report = await self._client._run(rechunking.rechunk(job))
+        await self._renew()
+        return report
+
     async def rollback(self) -> SpaceInfo:
         """Search by the space again that was searched before the present one; return it.
+
+        After `rechunk` that is the collection as it was divided before.
 
         Raises:
             InvalidInput: there is none that is kept.
         """
-        await self._renew()
-        found = await self._client._run(switching.previous(self._info))
-        await self._client._run(switching.activate(self._info, found))
+        info = await self._renew()
+        found = await self._client._run(rechunking.go_back(info))
         await self._renew()
         return found
 
     async def retire(self, space: int | str) -> None:
         """Drop the vectors of a space that is not searched, or give up one that is being built.
 
+        With the name of the collection's copy, as `info` tells it, the copy is dropped.
+
         Raises:
             InvalidInput: there is no such space, or it is the one that is searched.
         """
-        await self._renew()
-        found = await self._client._run(space_scripts.find(self._info, space))
-        await self._client._run(switching.retire(self._info, found))
+        info = await self._renew()
+        await self._client._run(rechunking.retire(info, space))
 
     async def compare_spaces(
         self,

@@ -335,6 +335,8 @@ def switch(
         ChangeRefused: something is missing in the copy, and the message says what; or the two are no longer a
             collection and its copy; or a transaction that does not know of the copy is open.
     """
+    if (yield from collections.find_again(copy)).copy_of != info.collection_id:
+        raise _no_longer(info, copy)
     yield from settle(copy, 0)
     if not copy.kept:
         # Those of when it was half stand-ins may count as many chunks.
@@ -395,6 +397,12 @@ def _check(info: CollectionInfo, allow_queued: bool) -> Script[None]:
         )
 
 
+def _no_longer(info: CollectionInfo, copy: CollectionInfo) -> ChangeRefused:
+    return ChangeRefused(
+        f"{copy.name!r} is no longer the copy of collection {info.name!r}, or was dropped; look again"
+    )
+
+
 def _exchange(
     info: CollectionInfo, copy: CollectionInfo, check: Callable[[], Script[None]] | None = None
 ) -> Script[None]:
@@ -411,9 +419,7 @@ def _exchange(
         {"name": copy.name, "copy_of": info.collection_id, "usable": True},
     ]
     if rows != expected:
-        raise ChangeRefused(
-            f"{copy.name!r} is no longer the copy of collection {info.name!r}, or was dropped; look again"
-        )
+        raise _no_longer(info, copy)
     if check is not None:
         yield from check()
     yield from fetch(

@@ -26,7 +26,7 @@ Indexes = Literal["auto", "keep", "rebuild"]
 INDEXES: tuple[Indexes, ...] = ("auto", "keep", "rebuild")
 SpaceState = Literal["building", "ready", "active", "retired"]
 ReembedStage = Literal[
-    "embedding", "indexing", "judging", "switching", "switched", "ready", "refused", "stopped"
+    "dividing", "embedding", "indexing", "judging", "switching", "switched", "ready", "refused", "stopped"
 ]
 ProbeOutcome = Literal["same", "changed", "failed", "not probed"]
 Kind = Literal["chunk", "document", "question", "summary"]
@@ -569,7 +569,8 @@ class ReembedPlan:
     estimate, None where the embedder cannot say; ``cost`` is in dollars, at ``price`` per million.
     ``seconds`` is the least time that the embedder's limits leave, or what a local model would take by
     itself; None if nothing is known. ``table_bytes`` and ``index_bytes`` are about what the new space takes
-    on disk, beside the old one.
+    on disk, beside the old one. With ``rechunked`` documents are divided anew, in a copy of the collection,
+    and all numbers are estimated from some of them.
     """
 
     collection: str
@@ -589,6 +590,7 @@ class ReembedPlan:
     seconds: float | None
     table_bytes: int
     index_bytes: int
+    rechunked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -655,7 +657,9 @@ class ReembedReport:
     'ready' (a switch was not asked for), 'refused' (by the gate, see ``gate`` and ``refused``) or
     'stopped'. ``done`` of ``chunks`` have a vector in the new space, ``begun`` of them had one before.
     ``refused`` are documents that the new model cannot embed, by id, with the reason; ``queued`` ones wait
-    for a worker. ``tokens`` were billed, ``cost`` is in dollars.
+    for a worker. ``tokens`` were billed, ``cost`` is in dollars. Where documents are divided anew, the
+    stage 'dividing' comes first, ``chunks``, ``done`` and ``begun`` count documents, and ``copy`` is the
+    name of the hidden collection that has them.
     """
 
     collection: str
@@ -670,6 +674,7 @@ class ReembedReport:
     refused: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     gate: GateReport | None = None
     queued: int = 0
+    copy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def test_to_a_service_price_and_time_first(pgseek, dsn, service):
         "retiring drops the 6 vectors of space 1 (wordllama:l2_supercat@256); say --yes" in err,
     ) == (2, True)
     code, out, _ = pgseek("spaces", "retire", "docs", 1, "--yes")
-    assert (code, out) == (0, "retired space 1 (wordllama:l2_supercat@256) of docs\n")
+    assert (code, out) == (0, "dropped the 6 vectors of space 1 (wordllama:l2_supercat@256)\n")
     code, out, _ = pgseek("spaces", "show", "docs", 1)
     assert (code, "retired" in out) == (0, True)
 
@@ -125,6 +125,49 @@ def test_wrong_input_is_told(pgseek, dsn, arguments, message):
     code, _, err = pgseek(*arguments)
     assert (code, message in err) == (2, True), err
     assert len(rows(dsn, "SELECT FROM pgseek.embedding_spaces")) == 1
+
+
+def test_other_chunks_and_prompts(pgseek, dsn):
+    with Client(dsn) as client:
+        docs = client.create_collection("docs", embedder="wordllama")
+        docs.ingest([{"id": str(n), "text": f"Number {n}. " + "A sentence of it. " * 80} for n in range(5)])
+    code, out, _ = pgseek("reembed", "docs", "--rechunk", "--chunk-size", 400, "--dry-run")
+    assert (code, "chunks    about " in out) == (0, True)
+    code, out, err = pgseek("reembed", "docs", "--rechunk", "--chunk-size", 400)
+    assert code == 0, err
+    assert "dividing: " in err
+    assert "docs is searched by docs~2 now; pgseek spaces rollback docs goes back (5 documents in " in out
+    code, out, _ = pgseek("spaces", "list", "docs")
+    assert "copy docs~1, divided otherwise: searched before, and kept in step, 0 wait" in out
+    code, out, _ = pgseek("spaces", "rollback", "docs")
+    assert code == 0
+    code, out, err = pgseek("spaces", "retire", "docs", "docs~2", "--yes")
+    assert (code, out) == (0, "dropped the copy docs~2 with its 5 documents\n"), err
+    for arguments, message in (
+        (("--rechunk",), "nothing would change in how 'docs' is divided"),
+        (("--chunk-size", "300"), "--chunk-size divides the documents otherwise: say --rechunk, too"),
+        ((), "nothing would change: give --to, a prompt, or --rechunk with a setting"),
+        (("--rechunk", "--chunk-size", "300", "--metric", "l2"), "--rechunk goes with --to and the prompts"),
+        (("--query-prompt", "q: "), "wordllama has no prompts, but query_prompt was given"),
+    ):
+        code, _, err = pgseek("reembed", "docs", *arguments)
+        assert (code, message in err) == (2, True), err
+
+
+def test_a_prompt_makes_another_space(pgseek, dsn, service):
+    service.native["mine"] = 8
+    code, _, err = pgseek("collections", "create", "docs", "--embedder", "openai-compatible:mine")
+    assert code == 0, err
+    with Client(dsn) as client:
+        rows(dsn, "SELECT pgseek.put_document('docs', 'a', 'a text')")
+        assert client.list_collections()
+    assert pgseek("queue", "drain", "docs")[0] == 0
+    code, out, err = pgseek("reembed", "docs", "--document-prompt", "passage: ")
+    assert code == 0, err
+    assert "docs is searched by space 2 now" in out
+    code, out, _ = pgseek("spaces", "show", "docs", 2)
+    assert "passage: " in out
+    assert any("passage: a text" in request.texts for request in service.requests)
 
 
 def test_a_gate_that_is_not_passed_is_an_exit_code(pgseek, dsn, tmp_path):

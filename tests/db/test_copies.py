@@ -820,7 +820,9 @@ def test_a_copy_may_have_another_embedder(docs, client, change, dsn):
     change.switch()
     assert len(texts(both, k=1)[0]) <= SIZE
     # A handle that was not given the other embedder cannot search any more, and says so.
-    with pytest.raises(InvalidInput, match="pass the same one"):
+    with pytest.raises(
+        SpaceMismatch, match="holds vectors of tests:other@12, but the embedder is tests:hash@8"
+    ):
         docs.search("word1x1")
     with pytest.raises(DimensionMismatch):
         both.search("word1x1", query_embedding=[1.0] * 8)

@@ -154,6 +154,7 @@ def test_every_public_value_is_among_the_frozen_ones():
         "CacheStats",
         "Chunk",
         "CollectionInfo",
+        "CopyStatus",
         "Document",
         "EmbedderIdentity",
         "Gate",
@@ -163,6 +164,7 @@ def test_every_public_value_is_among_the_frozen_ones():
         "IngestReport",
         "Located",
         "Match",
+        "ProbeReport",
         "QueueFailure",
         "QueuePolicy",
         "QueueStatus",
@@ -171,6 +173,7 @@ def test_every_public_value_is_among_the_frozen_ones():
         "Rejection",
         "Search",
         "SpaceInfo",
+        "SpaceProbe",
         "WorkReport",
     }
 

@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -27,10 +28,12 @@ from pgseek.cli.output import err, out, print_event, print_json, table
 from pgseek.cli.progress import EVENT_EVERY, LINE_EVERY
 from pgseek.cli.state import state_of
 from pgseek.client import Collection
+from pgseek.embedders.base import Embedder
+from pgseek.embedders.registry import PROVIDERS, create_embedder
 from pgseek.errors import InvalidInput
 from pgseek.evaluation.queries import read_queries
 from pgseek.evaluation.trec import read_qrels
-from pgseek.types import Gate, GateReport, ReembedPlan, ReembedReport, SpaceInfo
+from pgseek.types import Gate, GateReport, ReembedPlan, ReembedReport
 from pgseek.vectors import Metric, Storage
 
 app = typer.Typer(
@@ -42,7 +45,36 @@ Space = Annotated[str, typer.Argument(metavar="SPACE", help="its number, or prov
 def reembed(
     context: typer.Context,
     name: Name,
-    to: Annotated[str, typer.Option("--to", metavar="EMBEDDER", help="provider:model@dimensions")],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="EMBEDDER", help="provider:model@dimensions; may be left out with what follows"
+        ),
+    ] = None,
+    rechunk: Annotated[
+        bool, typer.Option("--rechunk", help="divide the documents otherwise: give one of the settings below")
+    ] = False,
+    chunk_size: Annotated[int | None, typer.Option(help="characters at most")] = None,
+    chunk_overlap: Annotated[int | None, typer.Option(help="characters shared")] = None,
+    section_size: Annotated[
+        int | None, typer.Option(help="characters of text to read around a chunk")
+    ] = None,
+    heading_context: Annotated[
+        bool | None,
+        typer.Option("--heading-context/--no-heading-context", help="read headings before chunks"),
+    ] = None,
+    document_vectors: Annotated[
+        bool | None,
+        typer.Option("--document-vectors/--no-document-vectors", help="search each document as a whole, too"),
+    ] = None,
+    long_texts: Annotated[str | None, typer.Option(help="average, chunk, refuse or truncate")] = None,
+    questions: Annotated[int | None, typer.Option(help="questions written for each chunk, 0..20")] = None,
+    summaries: Annotated[
+        bool | None, typer.Option("--summaries/--no-summaries", help="a summary written for each chunk")
+    ] = None,
+    generator: Annotated[str | None, typer.Option(help="what writes them: provider:model")] = None,
+    query_prompt: Annotated[str | None, typer.Option(help="put before queries")] = None,
+    document_prompt: Annotated[str | None, typer.Option(help="put before documents")] = None,
     metric: Annotated[
         str | None, typer.Option(help="cosine, inner_product, l2 or l1; default: as it is")
     ] = None,
@@ -80,12 +112,13 @@ def reembed(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Change a collection to another embedding model, while it is searched and written to.
+    """Change a collection to another model, prompt or division, while it is searched and written to.
 
     Price and time are told first. A second space is filled beside the one that is searched; writes go to
     both. It is then compared with the old one, and if that went well it becomes the one that is searched.
     Ctrl-C ends it; the same command goes on, also elsewhere at the same time. `pgseek spaces rollback` goes
     back.
+    With --rechunk a hidden copy of the collection is divided otherwise, and takes its name.
     Exit code 5 means that the new space did not pass, and the old one is still searched.
     """
     if qrels is not None and queries is None:
@@ -98,30 +131,47 @@ def reembed(
         max_loss=max_loss,
         allow_refused=allow_refused,
     )
-    given: dict[str, Any] = {
+    chunks = {
+        "chunk_size": chunk_size,
+        "chunk_overlap": chunk_overlap,
+        "section_size": section_size,
+        "heading_context": heading_context,
+        "document_vectors": document_vectors,
+        "long_texts": long_texts,
+        "questions": questions,
+        "summaries": summaries,
+        "generator": generator,
+    }
+    space: dict[str, Any] = {
         "metric": cast("Metric | None", metric),
         "storage": cast("Storage | None", storage),
         "index": index,
-        "again": again,
     }
+    divided = _checked(rechunk, again, chunks, space)
     with state_of(context).client() as client:
         collection = client.collection(name)
-        plan = collection.plan_reembed(to, **given)
-        if dry_run:
-            if as_json:
-                print_json(plan)
-            else:
-                print_reembed_plan(plan)
-            return
-        if as_json:
+        embedder = _embedder(collection, to, query_prompt, document_prompt)
+        if rechunk:
+            plan = collection.plan_rechunk(embedder, **divided)
+            change: Callable[..., ReembedReport] = partial(collection.rechunk, embedder, **divided)
+        else:
+            if embedder is None:
+                raise InvalidInput("nothing would change: give --to, a prompt, or --rechunk with a setting")
+            plan = collection.plan_reembed(embedder, **space, again=again)
+            change = partial(collection.reembed, embedder, **space, again=again)
+        if dry_run and as_json:
+            print_json(plan)
+        elif as_json:
             print_event("plan", plan)
         else:
             print_reembed_plan(plan)
-        if plan.cost > 0 and not yes:
-            if not sys.stdin.isatty():
-                raise InvalidInput(f"embedding costs about ${plan.cost:,.2f}; say --yes to go on")
-            typer.confirm(f"Go on for about ${plan.cost:,.2f}?", abort=True)
-        report = _run(collection, to, given, gate, workers, max_cost, switch, as_json)
+        if dry_run:
+            return
+        _confirm(plan, yes)
+        with _until_interrupted() as stop, _Shown(as_json) as shown:
+            report = change(
+                gate=gate, workers=workers, max_cost=max_cost, switch=switch, stop=stop, progress=shown
+            )
     if as_json:
         print_event("report", report)
     else:
@@ -132,27 +182,38 @@ def reembed(
         raise typer.Exit(5)
 
 
-def _run(
-    collection: Collection,
-    to: str,
-    given: dict[str, Any],
-    gate: Gate,
-    workers: int,
-    max_cost: float | None,
-    switch: bool,
-    as_json: bool,
-) -> ReembedReport:
-    with _until_interrupted() as stop, _Shown(as_json) as shown:
-        return collection.reembed(
-            to,
-            **given,
-            gate=gate,
-            workers=workers,
-            max_cost=max_cost,
-            switch=switch,
-            stop=stop,
-            progress=shown,
+def _checked(rechunk: bool, again: bool, chunks: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of chunks that are given, or raise `InvalidInput` for what does not go together."""
+    told = {name: value for name, value in chunks.items() if value is not None}
+    if told and not rechunk:
+        option = next(iter(told)).replace("_", "-")
+        raise InvalidInput(f"--{option} divides the documents otherwise: say --rechunk, too")
+    if rechunk and (again or any(value is not None for value in space.values())):
+        raise InvalidInput(
+            "--rechunk goes with --to and the prompts, not with --metric, --storage, --index or --again"
         )
+    return told
+
+
+def _confirm(plan: ReembedPlan, yes: bool) -> None:
+    if plan.cost > 0 and not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput(f"embedding costs about ${plan.cost:,.2f}; say --yes to go on")
+        typer.confirm(f"Go on for about ${plan.cost:,.2f}?", abort=True)
+
+
+def _embedder(
+    collection: Collection, to: str | None, query_prompt: str | None, document_prompt: str | None
+) -> Embedder | str | None:
+    """Return what the options name: another model, the present one with other prompts, or None."""
+    if query_prompt is None and document_prompt is None:
+        return to
+    own = collection.info().identity
+    if to is None and PROVIDERS.get(own.provider, ("", True))[1]:
+        # What is not given stays.
+        query_prompt = own.query_prompt if query_prompt is None else query_prompt
+        document_prompt = own.document_prompt if document_prompt is None else document_prompt
+    return create_embedder(to or str(own), query_prompt=query_prompt, document_prompt=document_prompt)
 
 
 @contextmanager
@@ -214,7 +275,7 @@ class _Shown:
         elif not err.is_terminal and (another or now - self._at >= LINE_EVERY):
             self._at = now
             left = (report.chunks - report.done) / rate if rate > 0 else 0.0
-            what = f"{report.stage}: {report.done:,} of {report.chunks:,} chunks"
+            what = f"{report.stage}: {report.done:,} of {report.chunks:,} {_unit(report)}"
             more = (
                 f" ({rate:,.0f}/s, about {left:,.0f} s left)" if report.stage == "embedding" and left else ""
             )
@@ -228,13 +289,18 @@ class _Shown:
         )
 
 
+def _unit(report: ReembedReport) -> str:
+    return "chunks" if report.copy is None else "documents"
+
+
 def print_reembed_plan(plan: ReembedPlan) -> None:
     """Print what a change of model takes."""
     made = table("", "")
     made.show_header = False
     made.add_row("from", escape(plan.of))
     made.add_row("to", escape(f"{plan.to}, stored as {plan.storage}, indexed as {plan.index}"))
-    made.add_row("chunks", f"{plan.chunks:,}" + (f", {plan.done:,} are done" if plan.done else ""))
+    about = "about " if plan.rechunked else ""
+    made.add_row("chunks", f"{about}{plan.chunks:,}" + (f", {plan.done:,} are done" if plan.done else ""))
     if plan.reduced:
         made.add_row("embedded", "nothing: the vectors are cut from those that are stored")
     else:
@@ -260,21 +326,26 @@ def print_reembed_report(report: ReembedReport) -> None:
         err.print(f"{escape(name)}: {escape(reason)}", soft_wrap=True)
     if len(report.refused) > 10:
         err.print(f"… and {len(report.refused) - 10:,} more")
-    space = f"{report.collection} {report.space_id}"
-    cost = f", ${report.cost:,.4f}" if report.cost else ""
+    new = f"space {report.space_id}" if report.copy is None else f"{report.copy}"
+    space = f"{report.collection} {report.space_id if report.copy is None else report.copy}"
+    activate = f"pgseek spaces activate {space}"
+    if report.copy is not None:
+        activate = "the same command with other bounds"
     said = {
-        "switched": f"{report.collection} is searched by space {report.space_id} now; pgseek spaces rollback "
+        "switched": f"{report.collection} is searched by {new} now; pgseek spaces rollback "
         f"{report.collection} goes back",
-        "ready": f"space {report.space_id} is ready: pgseek spaces activate {space} switches to it",
-        "refused": f"not switched; pgseek spaces activate {space} does so all the same, and pgseek spaces "
-        f"retire {space} gives it up",
+        "ready": f"{new} is ready: {activate} switches to it",
+        "refused": f"not switched; {activate} does so all the same, and pgseek spaces retire {space} gives "
+        "it up",
         "stopped": "stopped",
     }[report.stage]
     if report.refused and report.stage == "refused":
         said = f"{len(report.refused):,} documents cannot be embedded (--allow-refused); {said}"
     if report.queued:
         said += f"; {report.queued:,} documents wait: pgseek queue drain {report.collection}"
-    done = f"{report.done - report.begun:,} vectors in {report.seconds:,.1f} s{cost}"
+    what = "vectors" if report.copy is None else "documents"
+    cost = f", ${report.cost:,.4f}" if report.cost else ""
+    done = f"{report.done - report.begun:,} {what} in {report.seconds:,.1f} s{cost}"
     out.print(f"{escape(said)} ({done})", soft_wrap=True)
 
 
@@ -297,7 +368,8 @@ def print_gate(gate: GateReport) -> None:
 def list_(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """List a collection's embedding spaces."""
     with state_of(context).client() as client:
-        found = client.collection(name).spaces()
+        collection = client.collection(name)
+        found, copy = collection.spaces(), collection.info().copy
     if as_json:
         print_json(found)
         return
@@ -314,13 +386,22 @@ def list_(context: typer.Context, name: Name, as_json: Json = False) -> None:
             _size((one.table_bytes or 0) + (one.index_bytes or 0)) if one.rows is not None else "-",
         )
     out.print(made)
+    if copy is not None:
+        kept = (
+            "searched before, and kept in step"
+            if copy.kept
+            else f"{copy.documents:,} of {copy.of:,} documents"
+        )
+        out.print(
+            f"copy {escape(copy.name)}, divided otherwise: {kept}, {copy.queued:,} wait", soft_wrap=True
+        )
 
 
 @app.command()
 def show(context: typer.Context, name: Name, space: Space, as_json: Json = False) -> None:
     """Describe one embedding space."""
     with state_of(context).client() as client:
-        one = _find(client.collection(name), space)
+        one = client.collection(name).space(space)
     if as_json:
         print_json(one)
         return
@@ -371,26 +452,30 @@ def rollback(context: typer.Context, name: Name) -> None:
 def retire(
     context: typer.Context,
     name: Name,
-    space: Space,
+    space: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPACE",
+            help="its number, provider:model@dimensions, or the name of the collection's copy",
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
-    """Drop the vectors of a space that is not searched, or give up one that is being built."""
+    """Drop the vectors of a space that is not searched, or the collection's copy, or what is being built."""
     with state_of(context).client() as client:
         collection = client.collection(name)
-        one = _find(collection, space)
+        copy = collection.info().copy
+        if copy is not None and space == copy.name:
+            what = f"the copy {copy.name} with its {copy.documents:,} documents"
+        else:
+            one = collection.space(space)
+            what = f"the {one.rows or 0:,} vectors of space {one.space_id} ({one})"
         if not yes:
             if not sys.stdin.isatty():
-                raise InvalidInput(
-                    f"retiring drops the {one.rows or 0:,} vectors of space {one.space_id} ({one}); "
-                    "say --yes to confirm"
-                )
-            typer.confirm(f"Drop the {one.rows or 0:,} vectors of space {one.space_id} ({one})?", abort=True)
-        collection.retire(one.space_id)
-    typer.echo(f"retired space {one.space_id} ({one}) of {name}")
-
-
-def _find(collection: Collection, space: str) -> SpaceInfo:
-    return collection.space(space)
+                raise InvalidInput(f"retiring drops {what}; say --yes to confirm")
+            typer.confirm(f"Drop {what}?", abort=True)
+        collection.retire(space)
+    typer.echo(f"dropped {what}")
 
 
 def _count(number: int | None) -> str:

@@ -44,7 +44,8 @@ def judge(before: Embedding, after: Embedding, gate: Gate) -> Script[GateReport]
             if run is after:
                 recalls.append((yield from _recall(run.info.space, vector, gate.k)))
                 # As it would be searched once it is the active one.
-                chosen = fusion_of(before.info, after.info.space)
+                beside = before.info.collection_id == after.info.collection_id
+                chosen = fusion_of(before.info, after.info.space) if beside else {}
                 if chosen and before.info.settings.get("fusion") == "weighted":
                     asked = replace(asked, alpha=chosen["alpha"], normalization=chosen["normalization"])
             hits = yield from search_with(run.info, asked, vector)
