@@ -22,6 +22,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from pydantic import SecretStr
 
 from pgseek import attach as attach_scripts
+from pgseek import building
 from pgseek import cache as cache_scripts
 from pgseek import collections as collection_scripts
 from pgseek import documents as document_scripts
@@ -62,6 +63,7 @@ from pgseek.steps import (
     Script,
     Sleep,
     Start,
+    StartAlone,
     StartEmbedding,
     StartGeneration,
     Step,
@@ -794,6 +796,45 @@ class Collection:
         script = probing_scripts.probe([self.name], given, self._client._share_limits)
         return self._client._run(script)
 
+    def build_index(
+        self,
+        index: VectorIndex | Mapping[str, Any] | str | None = None,
+        *,
+        space: int | str | None = None,
+        concurrently: bool = True,
+        rebuild: bool = False,
+        maintenance_work_mem: str | None = None,
+        workers: int | None = None,
+        progress: building.Told | None = None,
+    ) -> building.IndexBuild:
+        """Build the index of the vectors, or another one in its place, while searches and writes go on.
+
+        ``index`` is a `VectorIndex` or a string such as 'hnsw,m=32', 'ivfflat', 'binary', 'prefix=256' or
+        'none'; by default the one the space has. ``space`` is a number or a model, by default the
+        active one. The new index is built beside the old one and then put in its place; below 1,000 rows
+        only the wish is stored. ``concurrently=False`` makes writers wait meanwhile. ``rebuild`` builds the
+        same index anew. ``maintenance_work_mem`` ('2GB') and ``workers`` are the build's own, by default what
+        it needs up to 1 GB, and the server's setting. ``progress`` is called twice a second.
+
+        Raises:
+            InvalidInput: there is no such space, or pgvector has no such index.
+            DatabaseError: the build broke off; the old index is still there.
+        """
+        wish = building.Wish(index, concurrently, rebuild, maintenance_work_mem, workers)
+        built = self._client._run(building.build(self._info, space, wish, progress))
+        self._renew()
+        return built
+
+    def drop_index(
+        self, *, space: int | str | None = None, progress: building.Told | None = None
+    ) -> building.IndexBuild:
+        """Drop the index of the vectors: searches compare all of them, until `build_index` builds it again.
+
+        Raises:
+            InvalidInput, DatabaseError.
+        """
+        return self.build_index("none", space=space, progress=progress)
+
     def refresh_statistics(self, *, reweigh: bool = False) -> float | None:
         """Bring BM25's statistics up to date; ingest does so whenever the collection grew by a tenth.
 
@@ -863,6 +904,8 @@ class Runner:
         match step:
             case StartEmbedding() | StartGeneration():
                 result = self._background.begin(step)
+            case StartAlone():
+                result = self._background.begin_alone(step, self._session.connection)
             case Await(underway, seconds):
                 wait([underway.future], timeout=seconds)
                 result = underway.outcome()
