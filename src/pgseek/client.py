@@ -22,7 +22,6 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from pydantic import SecretStr
 
 from pgseek import attach as attach_scripts
-from pgseek import building
 from pgseek import cache as cache_scripts
 from pgseek import collections as collection_scripts
 from pgseek import documents as document_scripts
@@ -46,6 +45,7 @@ from pgseek.evaluation import spaces as comparing
 from pgseek.evaluation.measures import DEFAULT_MEASURES
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
+from pgseek.indexing import advising, building, measuring, tuning
 from pgseek.prepare import BATCH_SIZE
 from pgseek.reembed import planning, running, switching
 from pgseek.steps import (
@@ -834,6 +834,50 @@ class Collection:
             InvalidInput, DatabaseError.
         """
         return self.build_index("none", space=space, progress=progress)
+
+    def tune_index(
+        self,
+        recall: float = 0.95,
+        *,
+        k: int = 10,
+        space: int | str | None = None,
+        sample: int = 100,
+        store: bool = True,
+        progress: building.Told | None = None,
+    ) -> tuning.IndexTuning:
+        """Find the smallest ef_search (of IVFFlat: probes) that holds a recall, and let searches use it.
+
+        Where the index knows less than whole vectors, also the smallest ``rerank``. ``recall`` is of the
+        ``k`` nearest (1..1,000), against exact search, by up to ``sample`` (10..10,000) queries that were
+        asked before, or without enough of those, by stored vectors. Nothing is stored if no value holds it,
+        or if ``store`` is false.
+
+        Raises:
+            InvalidInput: there is no such space, or it has no index.
+            DatabaseError.
+        """
+        aim = measuring.Aim(recall, k, sample)
+        return self._client._run(tuning.tune(self._info, space, aim, store, progress))
+
+    def advise_index(
+        self,
+        recall: float = 0.95,
+        *,
+        k: int = 10,
+        space: int | str | None = None,
+        sample: int = 100,
+        progress: building.Told | None = None,
+    ) -> advising.IndexAdvice:
+        """Measure the index against exact search, estimate what others would take, and propose one.
+
+        Builds are timed over some thousand rows in temporary tables; nothing else is written. For the
+        arguments see `tune_index`.
+
+        Raises:
+            InvalidInput, DatabaseError.
+        """
+        aim = measuring.Aim(recall, k, sample)
+        return self._client._run(advising.advise(self._info, space, aim, progress))
 
     def refresh_statistics(self, *, reweigh: bool = False) -> float | None:
         """Bring BM25's statistics up to date; ingest does so whenever the collection grew by a tenth.

@@ -18,7 +18,7 @@ from pgseek.errors import DatabaseError
 from pgseek.spaces import by_id, index_name, table_of, vector_on_path
 from pgseek.steps import Script, fetch, fetch_one, sleep, transact
 from pgseek.types import SpaceInfo
-from pgseek.vectors import VectorIndex
+from pgseek.vectors import Storage, VectorIndex
 
 # Below this many rows an exact scan of vectors is both faster and better than an approximate index.
 INDEX_FROM = 1000
@@ -106,15 +106,29 @@ def ensure_graph(space: SpaceInfo) -> Script[bool]:
     return True
 
 
-def build_bytes(space: SpaceInfo, index: VectorIndex, rows: int) -> int:
-    """Return about how many bytes a build of an index takes; what finds no room costs more."""
-    of_each = {"vector": 4.0, "halfvec": 2.0}[space.storage]
+def too_few(rows: int) -> str:
+    """Return why so many rows have no index."""
+    return (
+        f"{rows:,} rows are compared exactly, faster and better than by an index; "
+        f"an ingest builds it from {INDEX_FROM:,} rows on"
+    )
+
+
+def build_bytes(space: SpaceInfo, index: VectorIndex, rows: int, *, storage: Storage | None = None) -> int:
+    """Return about how many bytes a build of an index takes; what finds no room costs more.
+
+    HNSW keeps the whole graph in memory, IVFFlat a sample and its distances from all lists.
+    """
+    of_each = {"vector": 4.0, "halfvec": 2.0}[storage or space.storage]
     numbers = index.prefix or space.identity.dimensions
     if index.form == "binary":
         of_each = 1 / 8
-    # The vectors, and in HNSW links and lists: at m = 16 about 800 bytes a row.
-    links = (index.m or 16) * 50 if index.method == "hnsw" else 20
-    return int(rows * (numbers * of_each + links) * 1.3)
+    if index.method == "ivfflat":
+        lists = filled(index, rows).lists or 0
+        sample = max(50 * lists, 10_000)
+        return int(1.1 * (sample * (numbers * of_each + 4 * lists + 12) + lists * (4 * lists + 12 * numbers)))
+    # The vectors, links and lists: at m = 16 about 800 bytes a row.
+    return int(rows * (numbers * of_each + (index.m or 16) * 50) * 1.3)
 
 
 def lists_for(rows: int) -> int:

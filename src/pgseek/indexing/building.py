@@ -179,11 +179,7 @@ class _Work:
             return (yield from self._result(wanted, False, "it is there already; rebuild builds it anew"))
         if self._rows < indexes.INDEX_FROM:
             yield from self._change(wanted, None)
-            few = (
-                f"{self._rows:,} rows are compared exactly, faster and better than by an index; "
-                f"an ingest builds it from {indexes.INDEX_FROM:,} rows on"
-            )
-            return (yield from self._result(wanted, False, few))
+            return (yield from self._result(wanted, False, indexes.too_few(self._rows)))
         yield from self._create(wanted)
         yield from self._change(wanted, self._name("next"))
         return (yield from self._result(wanted, True, ""))
