@@ -50,8 +50,9 @@ READING = {
     "describe_space": "SELECT pgseek.describe_space(1)",
     "check_model": "SELECT pgseek.check_model('docs', 1, 1, NULL)",
     "dense_parts": "SELECT p.* FROM pgseek.embedding_spaces s, pgseek.dense_parts(s) p ORDER BY s.space_id",
-    "begin_walk": "SELECT pgseek.begin_walk(100, 40000, 10)",
-    "end_walk": "SELECT pgseek.end_walk(pgseek.begin_walk(100, 40000, 10))",
+    "begin_walk": "SELECT pgseek.begin_walk(s, 100) FROM pgseek.embedding_spaces s ORDER BY s.space_id",
+    "end_walk": "SELECT pgseek.end_walk(pgseek.begin_walk(s, 100)) FROM pgseek.embedding_spaces s"
+    " ORDER BY s.space_id",
     "nearest": "SELECT n.* FROM (SELECT embedding FROM pgseek.embeddings_1 ORDER BY document_id, ordinal LIMIT 1)"
     " AS one, pgseek.nearest(1, one.embedding, 3) AS n",
     "search": "SELECT * FROM pgseek.search('docs', 'cache the results of a function')",

@@ -44,10 +44,12 @@ COROUTINES = (
     "close|open|create_collection|collection|list_collections|drop_collection|_run|run|info|"
     "ingest|plan|search|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_own_generator|_renew|_follow|_search|"
     "_perform|_ask|_transact|"
-    "cache_stats|prune_cache|clear_cache|work|_serve|queue_status|retry_queue|failed_documents|attach|detach|spaces|space|plan_reembed|reembed|plan_rechunk|rechunk|activate|rollback|retire|probe|compare_spaces"
+    "cache_stats|prune_cache|clear_cache|work|_serve|queue_status|retry_queue|failed_documents|attach|detach|"
+    "spaces|space|plan_reembed|reembed|plan_rechunk|rechunk|activate|rollback|retire|probe|compare_spaces|"
+    "build_index|drop_index|advise_index|tune_index|describe_index"
 )
 AWAITED = re.compile(
-    r"self\._run\(|self\._serve\(|self\._client\.(?:_run|_serve|work)\(|"
+    r"self\._run\(|self\._serve\(|self\._client\.(?:_run|_serve|work)\(|self\.build_index\(|"
     r"self\._runner\.close\(|runner\.run\(|runner\.open\(|"
     r"self\._pool\.(?:open|close)\(|self\._transact\(|self\._ask\(|self\.close\(|self\._own_embedder\(|self\._renew\(|self\._follow\(|self\._search\(|"
     r"self\._own_generator\(|"

@@ -46,6 +46,7 @@ from pgseek.evaluation import spaces as comparing
 from pgseek.evaluation.measures import DEFAULT_MEASURES
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
+from pgseek.indexing import advising, building, measuring, tuning
 from pgseek.prepare import BATCH_SIZE
 from pgseek.reembed import planning, rechunking, running, switching
 from pgseek.steps import (
@@ -63,6 +64,7 @@ from pgseek.steps import (
     Script,
     Sleep,
     Start,
+    StartAlone,
     StartEmbedding,
     StartGeneration,
     Step,
@@ -890,6 +892,89 @@ class AsyncCollection:
         script = probing_scripts.probe([self.name], given, self._client._share_limits)
         return await self._client._run(script)
 
+    async def build_index(
+        self,
+        index: VectorIndex | Mapping[str, Any] | str | None = None,
+        *,
+        space: int | str | None = None,
+        concurrently: bool = True,
+        rebuild: bool = False,
+        maintenance_work_mem: str | None = None,
+        workers: int | None = None,
+        progress: building.Told | None = None,
+    ) -> building.IndexBuild:
+        """Build the index of the vectors, or another one in its place, while searches and writes go on.
+
+        ``index`` is a `VectorIndex` or a string such as 'hnsw,m=32', 'ivfflat', 'binary', 'prefix=256' or
+        'none'; by default the one the space has. ``space`` is a number or a model, by default the
+        active one. The new index is built beside the old one and then put in its place; below 1,000 rows
+        only the wish is stored. ``concurrently=False`` makes writers wait meanwhile. ``rebuild`` builds the
+        same index anew. ``maintenance_work_mem`` ('2GB') and ``workers`` are the build's own, by default what
+        it needs up to 1 GB, and the server's setting. ``progress`` is called twice a second.
+
+        Raises:
+            InvalidInput: there is no such space, or pgvector has no such index.
+            DatabaseError: the build broke off; the old index is still there.
+        """
+        wish = building.Wish(index, concurrently, rebuild, maintenance_work_mem, workers)
+        built = await self._client._run(building.build(self._info, space, wish, progress))
+        await self._renew()
+        return built
+
+    async def drop_index(
+        self, *, space: int | str | None = None, progress: building.Told | None = None
+    ) -> building.IndexBuild:
+        """Drop the index of the vectors: searches compare all of them, until `build_index` builds it again.
+
+        Raises:
+            InvalidInput, DatabaseError.
+        """
+        return await self.build_index("none", space=space, progress=progress)
+
+    async def tune_index(
+        self,
+        recall: float = 0.95,
+        *,
+        k: int = 10,
+        space: int | str | None = None,
+        sample: int = 100,
+        store: bool = True,
+        progress: building.Told | None = None,
+    ) -> tuning.IndexTuning:
+        """Find the smallest ef_search (of IVFFlat: probes) that holds a recall, and let searches use it.
+
+        Where the index knows less than whole vectors, also the smallest ``rerank``. ``recall`` is of the
+        ``k`` nearest (1..1,000), against exact search, by up to ``sample`` (10..10,000) queries that were
+        asked before, or without enough of those, by stored vectors. Nothing is stored if no value holds it,
+        or if ``store`` is false.
+
+        Raises:
+            InvalidInput: there is no such space, or it has no index.
+            DatabaseError.
+        """
+        aim = measuring.Aim(recall, k, sample)
+        return await self._client._run(tuning.tune(self._info, space, aim, store, progress))
+
+    async def advise_index(
+        self,
+        recall: float = 0.95,
+        *,
+        k: int = 10,
+        space: int | str | None = None,
+        sample: int = 100,
+        progress: building.Told | None = None,
+    ) -> advising.IndexAdvice:
+        """Measure the index against exact search, estimate what others would take, and propose one.
+
+        Builds are timed over some thousand rows in temporary tables; nothing else is written. For the
+        arguments see `tune_index`.
+
+        Raises:
+            InvalidInput, DatabaseError.
+        """
+        aim = measuring.Aim(recall, k, sample)
+        return await self._client._run(advising.advise(self._info, space, aim, progress))
+
     async def refresh_statistics(self, *, reweigh: bool = False) -> float | None:
         """Bring BM25's statistics up to date; ingest does so whenever the collection grew by a tenth.
 
@@ -975,6 +1060,8 @@ class AsyncRunner:
         match step:
             case StartEmbedding() | StartGeneration():
                 result = self._background.begin(step)
+            case StartAlone():
+                result = self._background.begin_alone(step, self._session.connection)
             case Await(underway, seconds):
                 await asyncio.wait([asyncio.wrap_future(underway.future)], timeout=seconds)
                 result = underway.outcome()

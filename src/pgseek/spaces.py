@@ -235,6 +235,14 @@ def described(info: CollectionInfo) -> Script[list[SpaceInfo]]:
     return found
 
 
+def by_id(space_id: int) -> Script[SpaceInfo | None]:
+    """Return a space as it stands now, None if there is none of this number."""
+    row = yield from fetch_one(
+        SQL("SELECT {} FROM pgseek.embedding_spaces s WHERE s.space_id = %s").format(SQL(COLUMNS)), [space_id]
+    )
+    return None if row is None else space_of(row)
+
+
 def live(collection_id: int) -> Script[list[SpaceInfo]]:
     """Return the spaces that writes go to, the active one first."""
     rows = yield from fetch(
@@ -272,11 +280,12 @@ def index_name(space: SpaceInfo) -> str:
     return f"embeddings_{space.space_id}_{space.index.method}"
 
 
-def vector_on_path() -> Script[None]:
+def vector_on_path(*, for_session: bool = False) -> Script[None]:
     """Put pgvector's schema on the search path for the transaction: DDL names its types bare."""
     yield from fetch(
-        "SELECT set_config('search_path', quote_ident(n.nspname), true) FROM pg_extension e"
-        " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+        "SELECT set_config('search_path', quote_ident(n.nspname), %s) FROM pg_extension e"
+        " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'",
+        [not for_session],
     )
 
 

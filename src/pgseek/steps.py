@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Generic, LiteralString, Protocol, TypeVar
 
+import psycopg
 from psycopg.sql import SQL, Composed
 
+from pgseek.db.connection import translate
 from pgseek.embedders.base import Embedded, Embedder, Vectors, embed_many
 from pgseek.embedders.limits import Spending
 from pgseek.errors import PgseekError
@@ -32,6 +34,7 @@ Statement = LiteralString | SQL | Composed
 PATIENCE = 0.25
 
 CLOSED = "the client was closed while it was working"
+STOPPED = "stopped by the caller"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,18 @@ class StartGeneration:
     generator: TextGenerator
     requests: Sequence[Request]
     spending: Spending | None
+
+
+@dataclass(frozen=True, slots=True)
+class StartAlone:
+    """Begin to run a script of statements on a connection of its own; the result is an `Underway`.
+
+    For what needs a session (its settings, its locks), takes long, or runs in no transaction; it may ask
+    for `Fetch`, `Transact` and `Sleep`. ``stop`` cancels the statement that is being executed: the script
+    hears of it as an error, and may still clean up.
+    """
+
+    script: Callable[[], Generator[Any, Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +192,7 @@ class Background:
         self._remote = ThreadPoolExecutor(4, thread_name_prefix="pgseek-ingest")
         self._local = ThreadPoolExecutor(1, thread_name_prefix="pgseek-ingest")
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="pgseek-ingest")
+        self._alone = ThreadPoolExecutor(4, thread_name_prefix="pgseek-alone")
 
     def begin(self, step: StartEmbedding | StartGeneration) -> Underway:
         """Perform the step. Raises `PgseekError` after `close`."""
@@ -196,6 +212,14 @@ class Background:
             raise PgseekError(CLOSED) from error
         return Underway(future, stop, arrived)
 
+    def begin_alone(self, step: StartAlone, connect: Callable[[], psycopg.Connection[Row]]) -> Underway:
+        """Perform the step on what ``connect`` opens. Raises `PgseekError` after `close`."""
+        stop = threading.Event()
+        try:
+            return Underway(self._alone.submit(_run_alone, step.script, connect, stop), stop)
+        except RuntimeError as error:
+            raise PgseekError(CLOSED) from error
+
     def start(self, run: Callable[[Generator[Any, Any, T]], T], script: Generator[Any, Any, T]) -> Future[T]:
         """Run a script in a thread. Raises `PgseekError` after `close`."""
         try:
@@ -205,13 +229,81 @@ class Background:
 
     def close(self) -> None:
         """Let what is under way end by itself, and begin nothing more."""
-        for pool in (self._remote, self._local, self._writing, self._scripts):
+        for pool in (self._remote, self._local, self._writing, self._alone, self._scripts):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _wrapped(*given: Any) -> tuple[PgseekError | None]:
     # None alone would say that it is not done.
     return (generate_many(*given),)
+
+
+class _Alone:
+    """A script on a connection of its own, and who looks whether it is to stop."""
+
+    def __init__(self, connection: psycopg.Connection[Row], stop: threading.Event) -> None:
+        self._connection = connection
+        self._stop = stop
+        self._over = threading.Event()
+        # Whether the script has heard that it is to stop: what it does from then on is cleaning up.
+        self._heard = False
+
+    def run(self, script: Generator[Any, Any, T]) -> T:
+        watcher = threading.Thread(target=self._watch, name="pgseek-alone-stop", daemon=True)
+        watcher.start()
+        try:
+            return self._drive(script)
+        finally:
+            self._over.set()
+            watcher.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(PATIENCE):
+            if self._stop.is_set() and not self._heard:
+                with contextlib.suppress(psycopg.Error):
+                    self._connection.cancel_safe()
+
+    def _drive(self, script: Generator[Any, Any, T]) -> T:
+        result, error = None, None
+        while not isinstance(step := advance(script, result, error=error), Done):
+            result, error = None, None
+            try:
+                result = self._perform(step)
+            except Exception as caught:
+                error = translate(caught) if isinstance(caught, psycopg.Error) else caught
+                if error is not caught:
+                    error.__cause__ = caught
+                self._heard = self._heard or self._stop.is_set()
+        return step.value
+
+    def _perform(self, step: Step) -> Any:
+        if self._stop.is_set() and not self._heard:
+            raise PgseekError(STOPPED)
+        match step:
+            case Fetch(statement, parameters):
+                cursor = self._connection.execute(statement, parameters)
+                return cursor.fetchall() if cursor.description is not None else []
+            case Transact(script):
+                with self._connection.transaction():
+                    return self._drive(script())
+            case Sleep(seconds):
+                self._stop.wait(seconds)
+                return None
+            case _:
+                raise TypeError(f"{type(step).__name__} cannot run on a connection of its own")
+
+
+def _run_alone(
+    script: Callable[[], Generator[Any, Any, T]],
+    connect: Callable[[], psycopg.Connection[Row]],
+    stop: threading.Event,
+) -> tuple[T | None, Exception | None]:
+    # A pair: None alone would say that it is not done, and an error that nobody fetches is logged by asyncio.
+    try:
+        with connect() as connection:
+            return _Alone(connection, stop).run(script()), None
+    except Exception as error:
+        return None, error
 
 
 Step = (
@@ -222,6 +314,7 @@ Step = (
     | Join
     | StartEmbedding
     | StartGeneration
+    | StartAlone
     | Await
     | Sleep
     | Listen
@@ -326,6 +419,26 @@ def wait_at_most(underway: Underway, seconds: float) -> Script[Embedded | None]:
     """Wait for documents that are being embedded, but no longer; return None if they are not ready."""
     outcome: Embedded | None = yield Await(underway, seconds)
     return outcome
+
+
+def start_alone(script: Callable[[], Script[Any]]) -> Script[Underway]:
+    """Begin to run a script of statements on a connection of its own."""
+    underway: Underway = yield StartAlone(script)
+    return underway
+
+
+def ended(underway: Underway, seconds: float) -> Script[tuple[Any] | None]:
+    """Wait for a script on a connection of its own, but no longer; return its result, None if it goes on.
+
+    Raises the error it ended with.
+    """
+    outcome: tuple[Any, Exception | None] | None = yield Await(underway, seconds)
+    if outcome is None:
+        return None
+    result, error = outcome
+    if error is not None:
+        raise error
+    return (result,)
 
 
 def sleep(seconds: float) -> Script[None]:

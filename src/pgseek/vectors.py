@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pgseek.errors import InvalidInput
@@ -28,8 +28,6 @@ OPERATORS: dict[Metric, tuple[str, str]] = {
     "l2": ("l2_ops", "<->"),
     "l1": ("l1_ops", "<+>"),
 }
-# Rows that are compared exactly for each one wanted, where the index knows less than the whole vector.
-RERANK: dict[Form, int] = {"full": 1, "binary": 8, "prefix": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +55,8 @@ class VectorIndex:
                 raise InvalidInput(
                     f"the index's {name} is {value!r}, but must be one of {', '.join(allowed)}"
                 )
+        if self.method == "none" and self.form != "full":
+            raise InvalidInput(f"form is {self.form!r}, but without an index vectors are compared in full")
         bounds = (
             ("prefix", 1, INDEXED_UP_TO["halfvec"], self.form == "prefix", "form 'prefix'"),
             ("m", 2, 100, self.method == "hnsw", "method 'hnsw'"),
@@ -78,11 +78,6 @@ class VectorIndex:
                 f"ef_construction is {self.ef_construction or 64}, but must be at least twice m, "
                 f"which is {self.m or 16}"
             )
-
-    @property
-    def rerank(self) -> int:
-        """Rows that are compared by their stored vectors for each one wanted."""
-        return RERANK[self.form]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as the database keeps it: what is None is left out."""
@@ -200,8 +195,3 @@ def index_for(
     if index.method == "ivfflat" and metric == "l1" and index.form != "binary":
         raise InvalidInput("IVFFlat has no l1 metric; use hnsw")
     return index
-
-
-def with_method(index: VectorIndex, method: Method) -> VectorIndex:
-    """Return the index with another method, and the defaults of that."""
-    return replace(index, method=method, m=None, ef_construction=None, lists=None)

@@ -36,12 +36,10 @@ BEGIN
             coalesce(@vector@.vector_dims(query_embedding)::text, 'no'), pgseek.describe_space(space_id), space.dimensions
             USING ERRCODE = 'PGS04', HINT = 'embed the query with the model of the space';
     END IF;
-    parts := pgseek.dense_parts(space, '$1');
-    rerank := CASE WHEN exact OR space.indexing ->> 'form' = 'full' THEN 1 ELSE coalesce(rerank, parts.rerank) END;
+    parts := pgseek.dense_parts(space, '$1', candidates => k, rerank => rerank);
+    rerank := CASE WHEN exact THEN 1 ELSE parts.rerank END;
     IF NOT exact THEN
-        before := pgseek.begin_walk(
-            coalesce(ef_search, (space.searching ->> 'ef_search')::integer, greatest(100, k * rerank)), 4 * k * rerank,
-            coalesce(probes, (space.searching ->> 'probes')::integer, 10));
+        before := pgseek.begin_walk(space, k * rerank, ef_search, probes);
     END IF;
     -- Adding zero keeps the planner off the index.
     RETURN QUERY EXECUTE format(

@@ -413,6 +413,14 @@ def create_index_ddl(
     return _ddl(CreateIndex(made, if_not_exists=True))
 
 
+def timed_index_ddl(table: str, dimensions: int, storage: Storage, metric: Metric, index: VectorIndex) -> str:
+    """Return the CREATE INDEX of a temporary table with a column ``embedding``; its name ends in _index."""
+    column_type = VECTOR(dimensions) if storage == "vector" else HALFVEC(dimensions)
+    sample = Table(table, MetaData(), Column("embedding", column_type))
+    made = embedding_index(sample, dimensions, storage, metric, index, name=f"{table}_index")
+    return _ddl(CreateIndex(made))
+
+
 def create_codes_ddl() -> str:
     """Return the CREATE INDEX IF NOT EXISTS of the index of words."""
     index = next(index for index in chunks.indexes if index.name == "chunks_codes_idx")

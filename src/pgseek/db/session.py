@@ -93,6 +93,12 @@ class Session:
             "prepare_threshold": None,
         }
 
+    def connection(self) -> psycopg.Connection[dict[str, Any]]:
+        """Open a connection besides those of a pool. Raises `ConnectionFailed`."""
+        made = connect(self.dsn, self._timeout, prepare_threshold=None)
+        self.configure(made)
+        return made
+
     def pool_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of the pool itself."""
         return {

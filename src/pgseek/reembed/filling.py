@@ -11,11 +11,12 @@ from uuid import UUID
 
 from psycopg.sql import SQL
 
-from pgseek import cache, embedding, indexes, spaces
+from pgseek import cache, embedding, spaces
 from pgseek.embedders.base import Embedder, Vectors, identity_hash
 from pgseek.embedders.reduction import reduces
 from pgseek.embedding import Embedding
 from pgseek.errors import InvalidInput, PgseekError
+from pgseek.indexing import building
 from pgseek.steps import (
     Script,
     Stop,
@@ -366,7 +367,8 @@ def _lacks(
 
 def complete(info: CollectionInfo, space: SpaceInfo) -> Script[SpaceInfo]:
     """Index a space that has its vectors, and call it ready; one that is in use stays what it is."""
-    yield from indexes.ensure_graph(space)
+    # Beside the writers, who go on.
+    yield from building.build(info, space.space_id, building.Wish(), None)
     yield from fetch(
         SQL("ANALYZE {} (collection_id, document_id, ordinal)").format(spaces.table_of(space.space_id))
     )

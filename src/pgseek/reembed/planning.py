@@ -154,7 +154,7 @@ def plan(
         cost=tokens * price / 1e6,
         seconds=max(times, default=None),
         table_bytes=chunks * (size + 60),
-        index_bytes=0 if index.method == "none" else int(indexes.build_bytes(space, chunks) / 1.3),
+        index_bytes=0 if index.method == "none" else int(indexes.build_bytes(space, index, chunks) / 1.3),
     )
 
 

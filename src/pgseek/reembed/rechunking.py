@@ -108,7 +108,7 @@ def plan(info: CollectionInfo, wanted: Wanted) -> Script[ReembedPlan]:
         cost=tokens * price / 1e6,
         seconds=least_seconds(getattr(embedder, "limits", None), requests, tokens),
         table_bytes=chunks * (vector_bytes(embedder.identity.dimensions, storage) + 60),
-        index_bytes=0 if index.method == "none" else int(indexes.build_bytes(space, chunks) / 1.3),
+        index_bytes=0 if index.method == "none" else int(indexes.build_bytes(space, index, chunks) / 1.3),
         rechunked=True,
     )
 

@@ -12,5 +12,6 @@ BEGIN
     EXECUTE format('SET LOCAL hnsw.max_scan_tuples = %L', before ->> 'hnsw.max_scan_tuples');
     EXECUTE format('SET LOCAL ivfflat.probes = %L', before ->> 'ivfflat.probes');
     EXECUTE format('SET LOCAL ivfflat.iterative_scan = %L', before ->> 'ivfflat.iterative_scan');
+    EXECUTE format('SET LOCAL enable_seqscan = %L', before ->> 'enable_seqscan');
 END
 $function$;

@@ -32,9 +32,10 @@
 --                              documents, or no more candidates; default: the collection's setting
 --             space            search this space of the collection in place of the active one; it must be ready
 --             ef_search        rows that a walk through an HNSW index keeps in mind, 1..1000: more find more of the
---                              nearest. Default: the space's setting, else as many as there are candidates
---             probes           lists that are read of an IVFFlat index; default: the space's setting, else a tenth
---             rerank           where the index knows less than whole vectors, rows compared by these for each candidate
+--                              nearest. Default: see begin_walk()
+--             probes           lists that are read of an IVFFlat index; default: see begin_walk()
+--             rerank           where the index knows less than whole vectors, rows compared by these for each candidate,
+--                              1..100; default: see dense_parts()
 -- Returns:    a question or a summary ("kind") is shown as the chunk it was written for, with itself as
 --             "matched_text"; a whole document as its first 2,000 characters. "section" is the part of the document
 --             to read around a chunk, where it has sections.
@@ -234,8 +235,6 @@ BEGIN
     IF rerank IS NOT NULL AND rerank NOT BETWEEN 1 AND 100 THEN
         RAISE EXCEPTION 'rerank is %, but must be from 1 to 100', rerank USING ERRCODE = 'PGS02';
     END IF;
-    parts := pgseek.dense_parts(of_space);
-    rerank := CASE WHEN of_space.indexing ->> 'form' = 'full' THEN 1 ELSE coalesce(rerank, parts.rerank) END;
     IF with_dense AND query_embedding IS NULL THEN
         SELECT c.embedding INTO query_embedding FROM pgseek.embedding_cache c
          WHERE c.identity = of_space.identity AND c.input_type = 'query'
@@ -274,6 +273,8 @@ BEGIN
     -- What else a single leg brought would only change the places within it.
     candidates := CASE WHEN collapse THEN least(deepest, greatest(2 * k, depth))
         WHEN with_dense AND with_lexical THEN greatest(k, depth) ELSE k END;
+    parts := pgseek.dense_parts(of_space, candidates => candidates, rerank => rerank);
+    rerank := parts.rerank;
     SELECT array_agg(pgseek.bm25_code(of_collection.collection_id, pgseek.dimension(u.lexeme))) INTO always
       FROM unnest(parsed.required) AS u (lexeme);
     -- What scores one chunk c; every row of the union is scored so.
@@ -449,13 +450,10 @@ BEGIN
 
     LOOP
         IF with_dense THEN
-            before := pgseek.begin_walk(
-                coalesce(ef_search, (of_space.searching ->> 'ef_search')::integer, greatest(candidates * rerank, 100)),
+            before := pgseek.begin_walk(of_space, candidates::bigint * rerank, ef_search, probes,
                 -- A condition that keeps few of many rows needs a longer walk for as many candidates.
-                greatest(4 * candidates * rerank, CASE WHEN dense_where <> '' THEN
-                    4 * candidates::bigint * (SELECT s.chunks FROM pgseek.collection_statistics s
-                        WHERE s.collection_id = of_collection.collection_id) / exact_below END),
-                coalesce(probes, (of_space.searching ->> 'probes')::integer, 10));
+                CASE WHEN dense_where <> '' THEN 4 * candidates::bigint * (SELECT s.chunks FROM pgseek.collection_statistics s
+                    WHERE s.collection_id = of_collection.collection_id) / exact_below END);
             settings_before := coalesce(settings_before, before);
         END IF;
         EXIT WHEN NOT collapse;

@@ -1,0 +1,1 @@
+"""Indexes of vectors: built while searches go on, measured against exact search, tuned, advised on."""
