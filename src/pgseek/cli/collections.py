@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.markup import escape
@@ -14,6 +14,7 @@ from pgseek.embedders.base import Embedder
 from pgseek.embedders.registry import create_embedder
 from pgseek.errors import InvalidInput
 from pgseek.types import CopyStatus
+from pgseek.vectors import Metric, Storage
 
 app = typer.Typer(help="Make, list, describe and drop collections.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -65,6 +66,14 @@ def create(
     revision: Annotated[
         str, typer.Option(help="a commit or tag of the hub, for sentence-transformers; makes another space")
     ] = "",
+    metric: Annotated[str, typer.Option(help="cosine, inner_product, l2 or l1")] = "cosine",
+    storage: Annotated[
+        str | None, typer.Option(help="vector or halfvec; default: halfvec from 2,001 dimensions on")
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(help="such as hnsw,m=32, ivfflat, binary, prefix=256 or none"),
+    ] = None,
     alpha: Annotated[
         float | None, typer.Option(help="weight of the dense leg, 0..1; default: the embedder's")
     ] = None,
@@ -107,6 +116,9 @@ def create(
             summaries=summaries,
             generator=generator,
             collapse=collapse,
+            metric=cast("Metric", metric),
+            storage=cast("Storage | None", storage),
+            index=index,
             long_texts=long_texts,
             alpha=alpha,
             fusion=fusion,

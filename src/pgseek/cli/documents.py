@@ -56,6 +56,12 @@ def search(
     budget: Annotated[
         float, typer.Option(help="milliseconds after which BM25 answers in its approximate form")
     ] = 50.0,
+    space: Annotated[int | None, typer.Option(help="another embedding space than the active one")] = None,
+    ef_search: Annotated[int | None, typer.Option(help="of HNSW, 1..1,000: more find more")] = None,
+    probes: Annotated[int | None, typer.Option(help="of IVFFlat, 1..32,768: more find more")] = None,
+    rerank: Annotated[
+        int | None, typer.Option(help="of an index of less than whole vectors, 1..100: more find more")
+    ] = None,
     collapse: Annotated[
         bool | None, typer.Option(help="each document once; default: the collection's setting")
     ] = None,
@@ -84,6 +90,10 @@ def search(
             typos=typos,
             budget=budget,
             collapse=collapse,
+            space=space,
+            ef_search=ef_search,
+            probes=probes,
+            rerank=rerank,
         )
     if as_json:
         print_json(hits)

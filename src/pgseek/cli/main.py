@@ -25,6 +25,7 @@ from pgseek.cli import (
     demo,
     doctor,
     documents,
+    index,
     ingest,
     models,
     queue,
@@ -64,6 +65,7 @@ app.command("attach")(attach.attach)
 app.command("detach")(attach.detach)
 app.command("reembed")(spaces.reembed)
 app.add_typer(spaces.app, name="spaces")
+app.add_typer(index.app, name="index")
 app.command("compare")(compare.compare)
 app.command("eval")(evaluation.evaluate_collection)
 

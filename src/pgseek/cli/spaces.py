@@ -313,7 +313,7 @@ def print_reembed_plan(plan: ReembedPlan) -> None:
         made.add_row("time", f"{'at least' if plan.price else 'about'} {plan.seconds:,.0f} s")
     made.add_row(
         "on disk",
-        f"about {_size(plan.table_bytes)} and {_size(plan.index_bytes)} of index, beside the old ones",
+        f"about {size(plan.table_bytes)} and {size(plan.index_bytes)} of index, beside the old ones",
     )
     out.print(made)
 
@@ -383,7 +383,7 @@ def list_(context: typer.Context, name: Name, as_json: Json = False) -> None:
             one.storage,
             str(one.index),
             *(_count(n) for n in (one.rows, one.missing)),
-            _size((one.table_bytes or 0) + (one.index_bytes or 0)) if one.rows is not None else "-",
+            size((one.table_bytes or 0) + (one.index_bytes or 0)) if one.rows is not None else "-",
         )
     out.print(made)
     if copy is not None:
@@ -422,7 +422,7 @@ def show(context: typer.Context, name: Name, space: Space, as_json: Json = False
         "searching": ", ".join(f"{k}={v}" for k, v in one.searching.items()) or "as pgseek chooses",
         "vectors": _count(one.rows),
         "missing": _count(one.missing),
-        "on disk": f"{_size(one.table_bytes or 0)} and {_size(one.index_bytes or 0)} of indexes",
+        "on disk": f"{size(one.table_bytes or 0)} and {size(one.index_bytes or 0)} of indexes",
         "made": f"{one.created_at:%Y-%m-%d %H:%M}",
         "searched since": "never" if one.activated_at is None else f"{one.activated_at:%Y-%m-%d %H:%M}",
     }
@@ -482,7 +482,8 @@ def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
-def _size(number: int) -> str:
+def size(number: int) -> str:
+    """Return a number of bytes as people write it: 7.6 MB."""
     size = float(number)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":

@@ -1,0 +1,109 @@
+"""``pgseek index``, and the options of vectors, from the shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from support import CountingEmbedder, rows
+
+from pgseek import Client
+
+
+@pytest.fixture
+def pgseek(dsn, tmp_path):
+    def run(*arguments):
+        made = subprocess.run(
+            [sys.executable, "-m", "pgseek", "--dsn", dsn, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd=tmp_path,
+            env=dict(os.environ),
+            check=False,
+        )
+        return made.returncode, made.stdout.decode(), made.stderr.decode()
+
+    return run
+
+
+def filled(dsn, count=3000, **more):
+    with Client(dsn) as client:
+        docs = client.create_collection("docs", embedder=CountingEmbedder(32), **more)
+        docs.ingest([{"id": str(n), "text": f"text number {n}"} for n in range(count)])
+
+
+def indexes(dsn):
+    found = rows(
+        dsn,
+        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'embeddings_1' AND indexname !~ 'pkey'",
+    )
+    return {row["indexname"]: row["indexdef"] for row in found}
+
+
+def test_an_index_is_changed_built_anew_and_dropped(pgseek, dsn):
+    filled(dsn)
+    assert "hnsw (embedding" in indexes(dsn)["embeddings_1_hnsw"]
+    code, out, err = pgseek("index", "build", "docs", "--index", "binary")
+    assert (code, "(hnsw,binary, in place of hnsw) of space 1 of docs: 3,000 rows" in out) == (0, True), err
+    (definition,) = indexes(dsn).values()
+    assert "bit_hamming_ops" in definition
+    code, out, _ = pgseek("index", "build", "docs", "--index", "ivfflat,lists=20", "--json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert (code, events[-1]["event"], events[-1]["index"]["lists"]) == (0, "built", 20)
+    assert list(indexes(dsn)) == ["embeddings_1_ivfflat"]
+    code, out, _ = pgseek("index", "build", "docs")
+    assert (code, "no index was built" in out) == (0, True)
+    code, out, _ = pgseek("index", "drop", "docs")
+    assert (code, indexes(dsn)) == (0, {})
+    code, _, err = pgseek("index", "build", "docs", "--index", "hsnw")
+    assert (code, "'hsnw' is none of hnsw, ivfflat" in err) == (2, True)
+
+
+def test_tuning_finds_and_stores_the_smallest_value(pgseek, dsn):
+    filled(dsn, 4000)
+    code, out, err = pgseek("index", "tune", "docs", "--recall", "0.9", "--json")
+    assert code == 0, err
+    found = json.loads(out.splitlines()[-1])
+    assert found["held"]
+    assert found["after"]["recall"] >= 0.9
+    stored = rows(dsn, "SELECT searching FROM pgseek.embedding_spaces")[0]["searching"]
+    assert stored == found["after"]["settings"]
+    # A smaller one that was tried does not hold it.
+    smaller = [t for t in found["tried"] if t["settings"].get("ef_search", 0) < stored["ef_search"]]
+    assert all(one["recall"] < 0.9 for one in smaller)
+    code, out, err = pgseek("index", "tune", "docs", "--recall", "1.5")
+    assert (code, "recall is 1.5" in err) == (2, True)
+
+
+def test_advice_names_what_to_do(pgseek, dsn):
+    filled(dsn, 2000)
+    code, out, err = pgseek("index", "advise", "docs", "--sample", 20)
+    assert code == 0, err
+    assert "by 20 stored vectors; exact search takes " in out
+    code, out, _ = pgseek("index", "advise", "docs", "--sample", 20, "--json")
+    found = json.loads(out)
+    assert (found["rows"], found["queries"]) == (2000, 20)
+    assert {option["storage"] for option in found["options"]} == {"vector", "halfvec"}
+
+
+def test_searches_take_their_settings_from_the_command_line(pgseek, dsn):
+    code, out, err = pgseek(
+        "collections", "create", "docs", "--metric", "l2", "--storage", "halfvec", "--index", "hnsw,m=8"
+    )
+    assert code == 0, err
+    rows(dsn, "SELECT pgseek.put_document('docs', 'a', 'a text')")
+    assert pgseek("queue", "drain", "docs")[0] == 0
+    arguments = ("search", "docs", "a text", "--json", "--ef-search", 200, "--probes", 3, "--rerank", 2)
+    code, out, err = pgseek(*arguments, "--space", 1)
+    assert code == 0, err
+    (hit,) = json.loads(out)
+    assert hit["dense_score"] == pytest.approx(1 / (1 + hit["dense_distance"]))
+    code, out, _ = pgseek("collections", "show", "docs")
+    assert ("l2" in out, "halfvec(256)" in out, "hnsw,m=8" in out) == (True, True, True)
+    code, _, err = pgseek("search", "docs", "a text", "--ef-search", 2000)
+    assert (code, "ef_search is 2000, but must be a whole number from 1 to 1,000" in err) == (2, True)
+    code, _, err = pgseek("search", "docs", "a text", "--space", 5)
+    assert (code, "has no embedding space 5" in err) == (2, True)
