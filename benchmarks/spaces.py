@@ -1,6 +1,6 @@
 """Recall, speed and size of every way to store and index vectors, by dimension, next to exact search in the same run.
 
-    python benchmarks/spaces.py --data DIR [--rows 50000] [--queries 200] [--only 64,256,…] [--minilm FOLDER]
+    python benchmarks/spaces.py --data DIR [--rows 50000] [--queries 200] [--only 64,256,…] [--minilm FOLDER] [--defaults]
 
 Real embeddings of sentences of the collections in DIR (BEIR folders) where a model at hand gives that dimension:
 wordllama for 64, 128 and 256, MiniLM for 384 (with --minilm, the folder of its weights; it takes minutes).
@@ -22,6 +22,7 @@ from common import database
 from pgseek import CallableEmbedder, Client, Collection
 from pgseek.db.connection import connect
 from pgseek.embedders.registry import create_embedder
+from pgseek.vectors import index_for, storage_for
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from vectors import as_stored, clustered, document, fill, nearest, questions, sentences
@@ -147,7 +148,12 @@ def main() -> None:
     arguments.add_argument(
         "--only", type=lambda text: [int(part) for part in text.split(",")], default=sorted(CASES)
     )
+    arguments.add_argument("--defaults", action="store_true", help="only what a new collection is given")
     given = arguments.parse_args()
+    if given.defaults:
+        for dimensions in CASES:
+            storage = storage_for(dimensions)
+            CASES[dimensions] = ((storage, str(index_for(dimensions, storage, "cosine"))),)
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
     with database() as dsn:
         for row in measured(dsn, given):
