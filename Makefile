@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How many processes test at once, each with a server of its own.
+JOBS ?= auto
 .PHONY: demo test test-all lint types imports clean
 
 # A stamp per set of extras: installing again only when pyproject.toml changed.
@@ -30,10 +32,10 @@ demo: $(VENV)/.embedded
 	@$(BIN)/pgseek demo $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.heavy
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -9,8 +11,10 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from forks import Forks
 from psycopg.conninfo import make_conninfo
 from support import create_database, drop_database
 
@@ -23,6 +27,27 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 _numbers = itertools.count(1)
+
+IN_MEMORY = Path("/dev/shm")
+ENOUGH_MEMORY = 4 * 2**30
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute a parallel run test by test, but for modules that make something once for all their tests."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    @functools.cache
+    def shares(file: str) -> bool:
+        text = (config.rootpath / file).read_text(encoding="utf-8")
+        return "module_dsn" in text or 'scope="module"' in text
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if shares(file) else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,19 +80,44 @@ def data_dir(server_folder: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server_dsn(server_folder: Path) -> Iterator[str]:
-    """The DSN of a superuser's database on the test server: PGSEEK_TEST_DSN, or the embedded server."""
+    """The DSN of a superuser's database on the test server: PGSEEK_TEST_DSN, or an embedded server, which
+    each process of a parallel run has for itself.
+    """
     given = os.environ.get("PGSEEK_TEST_DSN")
     if given:
         yield given
         return
-    data_dir = server_folder / "data"
-    dsn = embedded.start(data_dir)
-    with connect(dsn) as connection:
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-            connection.execute(f"ALTER SYSTEM SET {setting} = off")
-        connection.execute("SELECT pg_reload_conf()")
-    yield dsn
-    embedded.stop(data_dir)
+    with _folder_in_memory(server_folder) as folder:
+        data_dir = folder / "data"
+        dsn = embedded.start(data_dir)
+        with connect(dsn) as connection:
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("SELECT pg_reload_conf()")
+        yield dsn
+        embedded.stop(data_dir)
+
+
+@contextlib.contextmanager
+def _folder_in_memory(otherwise: Path) -> Iterator[Path]:
+    """A folder in memory where there is enough: a database is three hundred files, and every test has its own.
+
+    Only what a server does with its files is another there; servers that crash or are restarted are on a disk.
+    """
+    if not IN_MEMORY.is_dir() or shutil.disk_usage(IN_MEMORY).free < ENOUGH_MEMORY:
+        yield otherwise
+        return
+    # Of runs that were killed.
+    for left in IN_MEMORY.glob("pgseek-tests-*"):
+        if left.stat().st_uid == os.getuid() and not Path("/proc", left.name.split("-")[-1]).exists():
+            embedded.stop(left / "data")
+            shutil.rmtree(left, ignore_errors=True)
+    folder = IN_MEMORY / f"pgseek-tests-{os.getpid()}"
+    folder.mkdir(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +162,14 @@ def client(dsn: str) -> Iterator[Client]:
     """A client of a database of its own."""
     with Client(dsn) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Forks]:
+    """Runs ``python -m pgseek …``, a process for each, without the second that its imports take."""
+    made = Forks()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,17 +13,11 @@ from pgseek.config import MEBIBYTE
 
 
 @pytest.fixture
-def pgseek(dsn, tmp_path):
+def pgseek(dsn, tmp_path, commands):
     """Run the command on a database of its own; returns code, standard output and error."""
 
     def run(*arguments):
-        made = subprocess.run(
-            [sys.executable, "-m", "pgseek", "--dsn", dsn, *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd=tmp_path,
-            check=False,
-        )
+        made = commands.run("--dsn", dsn, *arguments, cwd=tmp_path)
         return made.returncode, made.stdout.decode(), made.stderr.decode()
 
     return run

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 from providers import ProviderServer
@@ -24,7 +22,7 @@ def service():
 
 
 @pytest.fixture
-def pgseek(dsn, tmp_path, service):
+def pgseek(dsn, tmp_path, service, commands):
     """Run the command against the database and the service; returns code, standard output and error."""
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(document) + "\n" for document in CORPUS))
     environment = {
@@ -35,14 +33,7 @@ def pgseek(dsn, tmp_path, service):
     }
 
     def run(*arguments):
-        made = subprocess.run(
-            [sys.executable, "-m", "pgseek", "--dsn", dsn, *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd=tmp_path,
-            env=environment,
-            check=False,
-        )
+        made = commands.run("--dsn", dsn, *arguments, cwd=tmp_path, env=environment)
         return made.returncode, made.stdout.decode(), made.stderr.decode()
 
     return run

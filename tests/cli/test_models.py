@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from pgseek.embedders.catalog import models
 
 
-def pgseek(*arguments):
+@pytest.fixture
+def pgseek(commands):
     """Run ``pgseek models``; returns code, standard output and error."""
-    made = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pgseek",
-            "--dsn",
-            "postgresql://nobody@127.0.0.1:1/none",
-            "models",
-            *map(str, arguments),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return made.returncode, made.stdout, made.stderr
+
+    def run(*arguments):
+        made = commands.run("--dsn", "postgresql://nobody@127.0.0.1:1/none", "models", *arguments)
+        return made.returncode, made.stdout.decode(), made.stderr.decode()
+
+    return run
 
 
-def test_list_shows_every_model_in_order():
+def test_list_shows_every_model_in_order(pgseek):
     code, out, err = pgseek("list")
     assert (code, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()[1:]] == [model.spec for model in models()]
@@ -48,7 +38,7 @@ def test_list_shows_every_model_in_order():
     ]
 
 
-def test_list_of_one_provider_as_json():
+def test_list_of_one_provider_as_json(pgseek):
     code, out, _ = pgseek("list", "--provider", "cohere", "--json")
     assert code == 0
     listed = json.loads(out)
@@ -62,7 +52,7 @@ def test_list_of_one_provider_as_json():
     )
 
 
-def test_show_describes_a_model_at_a_size():
+def test_show_describes_a_model_at_a_size(pgseek):
     code, out, err = pgseek("show", "openai:text-embedding-3-large@1024")
     assert (code, err) == (0, "")
     for words in (
@@ -90,14 +80,14 @@ def test_show_describes_a_model_at_a_size():
         ("wordllama@x", "'x' after '@' is not a number"),
     ],
 )
-def test_show_of_an_unknown_model_is_wrong_usage(spec, words):
+def test_show_of_an_unknown_model_is_wrong_usage(pgseek, spec, words):
     code, out, err = pgseek("show", spec)
     assert (code, out) == (2, "")
     assert words in err
     assert err.count("\n") == 1
 
 
-def test_recommend_gives_reasons_costs_and_sizes():
+def test_recommend_gives_reasons_costs_and_sizes(pgseek):
     code, out, err = pgseek("recommend", "--documents", 100_000, "--tokens", 400, "--limit", 2)
     assert (code, err) == (0, "")
     assert out.startswith("  1. openai:text-embedding-3-large@1024\n")
@@ -108,7 +98,7 @@ def test_recommend_gives_reasons_costs_and_sizes():
     assert "a million documents: 5.61 GB of vectors, 8.19 GB of index" in out
 
 
-def test_recommend_as_json_with_every_need():
+def test_recommend_as_json_with_every_need(pgseek):
     needs = [
         "--private",
         "--language",
@@ -166,7 +156,7 @@ def test_recommend_as_json_with_every_need():
         (["--documents", "5"], "--tokens"),
     ],
 )
-def test_needs_out_of_range_are_wrong_usage(given, words):
+def test_needs_out_of_range_are_wrong_usage(pgseek, given, words):
     code, out, err = pgseek("recommend", *given)
     assert (code, out) == (2, "")
     assert words in err

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 
 import docx
 import pyarrow as pa
@@ -17,17 +15,11 @@ from support import rows
 
 
 @pytest.fixture
-def pgseek(dsn, tmp_path):
+def pgseek(dsn, tmp_path, commands):
     """Run the command in an empty folder, with a collection; returns code, standard output and error."""
 
     def run(*arguments, **environment):
-        made = subprocess.run(
-            [sys.executable, "-m", "pgseek", "--dsn", dsn, *map(str, arguments)],
-            capture_output=True,
-            cwd=tmp_path,
-            check=False,
-            env={**os.environ, **environment},
-        )
+        made = commands.run("--dsn", dsn, *arguments, cwd=tmp_path, env={**os.environ, **environment})
         return made.returncode, made.stdout.decode(), made.stderr.decode()
 
     assert run("collections", "create", "docs")[0] == 0

@@ -33,16 +33,9 @@ def environment(service):
 
 
 @pytest.fixture
-def pgseek(dsn, tmp_path, environment):
+def pgseek(dsn, tmp_path, environment, commands):
     def run(*arguments):
-        made = subprocess.run(
-            [sys.executable, "-m", "pgseek", "--dsn", dsn, *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd=tmp_path,
-            env=environment,
-            check=False,
-        )
+        made = commands.run("--dsn", dsn, *arguments, cwd=tmp_path, env=environment)
         return made.returncode, made.stdout.decode(), made.stderr.decode()
 
     return run

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -54,8 +52,8 @@ GIVEN = {"id": "id", "text": "description", "title": "title", "metadata": ["pric
 class Project:
     """A user's project with an alembic.ini, an env.py and versions of its own."""
 
-    def __init__(self, folder, dsn):
-        self.folder, self.dsn = folder, dsn
+    def __init__(self, folder, dsn, commands):
+        self.folder, self.dsn, self.commands = folder, dsn, commands
         self.versions = folder / "migrations" / "versions"
         self.run("init", "migrations", alembic=True)
         (folder / "migrations" / "env.py").write_text(
@@ -80,14 +78,11 @@ class Project:
         )
 
     def run(self, *arguments, alembic=False):
-        words = ["alembic"] if alembic else ["pgseek", "--dsn", self.dsn]
-        made = subprocess.run(
-            [sys.executable, "-m", *words, *map(str, arguments)],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        if alembic:
+            made = self.commands.run(*arguments, module="alembic", cwd=self.folder)
+        else:
+            made = self.commands.run("--dsn", self.dsn, *arguments, cwd=self.folder)
+        made.stdout, made.stderr = made.stdout.decode(), made.stderr.decode()
         if alembic:
             assert made.returncode == 0, made.stdout + made.stderr
         return made
@@ -97,8 +92,8 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path, dsn):
-    return Project(tmp_path, dsn)
+def project(tmp_path, dsn, commands):
+    return Project(tmp_path, dsn, commands)
 
 
 def stored(dsn, collection="docs"):

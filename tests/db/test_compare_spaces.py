@@ -13,8 +13,6 @@ import math
 import posixpath
 import random
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -254,16 +252,10 @@ def test_under_asyncio(docs, module_dsn):
 
 
 @pytest.fixture
-def pgseek(module_dsn, tmp_path):
+def pgseek(module_dsn, tmp_path, commands):
     def run(*arguments):
-        made = subprocess.run(
-            [sys.executable, "-m", "pgseek", "--dsn", module_dsn, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            check=False,
-        )
-        return made.returncode, made.stdout, made.stderr
+        made = commands.run("--dsn", module_dsn, *arguments, cwd=tmp_path)
+        return made.returncode, made.stdout.decode(), made.stderr.decode()
 
     return run
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import growing
@@ -168,14 +166,13 @@ def test_a_database_without_schema(empty_dsn):
         distribution.plan(empty_dsn)
 
 
-def command(dsn, *arguments):
-    made = subprocess.run(
-        [sys.executable, "-m", "pgseek", "--dsn", dsn, "db", "distribute", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return made.returncode, made.stdout, made.stderr
+@pytest.fixture
+def command(commands):
+    def run(dsn, *arguments):
+        made = commands.run("--dsn", dsn, "db", "distribute", *arguments)
+        return made.returncode, made.stdout.decode(), made.stderr.decode()
+
+    return run
 
 
 def test_the_page_on_growing_shows_the_statements_in_their_order(dsn):
@@ -187,7 +184,7 @@ def test_the_page_on_growing_shows_the_statements_in_their_order(dsn):
     assert shown.replace(database, "pgseek") in page
 
 
-def test_the_command_prints_what_psql_can_be_given(filled):
+def test_the_command_prints_what_psql_can_be_given(filled, command):
     code, out, err = command(filled, "--dry-run", "--by", "document_id", "--shards", "8")
     assert (code, err) == (0, "")
     steps = distribution.plan(filled, "document_id", 8)
@@ -195,7 +192,7 @@ def test_the_command_prints_what_psql_can_be_given(filled):
     assert re.findall(r"^(?!-- |[A-Z]+ .*;$).*$", out.rstrip(), re.MULTILINE) == []
 
 
-def test_the_command_fails_in_one_line(filled):
+def test_the_command_fails_in_one_line(filled, command):
     code, out, err = command(filled)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "no extension citus" in err

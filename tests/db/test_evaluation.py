@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import subprocess
-import sys
 
 import ir_measures
 import pytest
@@ -286,18 +284,12 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def pgseek(dsn, tmp_path):
+def pgseek(dsn, tmp_path, commands):
     """Run the command on a database of its own; returns code, standard output and error."""
 
     def run(*arguments):
-        made = subprocess.run(
-            [sys.executable, "-m", "pgseek", "--dsn", dsn, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            check=False,
-        )
-        return made.returncode, made.stdout, made.stderr
+        made = commands.run("--dsn", dsn, *arguments, cwd=tmp_path)
+        return made.returncode, made.stdout.decode(), made.stderr.decode()
 
     return run
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from support import CORPUS, CountingEmbedder, rows, snapshot
+from support import CORPUS, CountingEmbedder, create_database, drop_database, rows, snapshot
 
 from pgseek import CallableGenerator, Client, CollectionNotFound, SchemaNotMigrated
 from pgseek.db.connection import connect
@@ -102,10 +100,9 @@ _numbers = itertools.count(1)
 def filled(server_dsn, healthy):
     """The DSN of a filled database that may be damaged."""
     name = f"pgseek_deep_{os.getpid()}_{next(_numbers)}"
-    with connect(server_dsn) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {healthy}")
-        yield make_conninfo(server_dsn, dbname=name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    create_database(server_dsn, name, healthy)
+    yield make_conninfo(server_dsn, dbname=name)
+    drop_database(server_dsn, name)
 
 
 def harm(dsn, statement):
@@ -577,16 +574,10 @@ def test_whatever_is_ingested_is_whole(dsn, parts, size, overlap):
 
 
 @pytest.fixture
-def pgseek(tmp_path):
+def pgseek(tmp_path, commands):
     def run(dsn, *arguments):
-        made = subprocess.run(
-            [sys.executable, "-m", "pgseek", "--dsn", dsn, *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            check=False,
-        )
-        return made.returncode, made.stdout, made.stderr
+        made = commands.run("--dsn", dsn, *arguments, cwd=tmp_path)
+        return made.returncode, made.stdout.decode(), made.stderr.decode()
 
     return run
 

@@ -313,19 +313,20 @@ def test_limiters_of_an_account_are_one_per_process_and_share_its_requests_with_
     assert shared.shared_limiter(dsn)("openai", limits) is mine
     assert shared.shared_limiter(dsn)("cohere", limits) is not mine
     other = elsewhere("openai", limits)
-    for _ in range(33):
-        other.acquire(0)
-    assert 0.45 <= seconds(lambda: [mine.acquire(0) for _ in range(6)]) < 3
+    # Seven more than at once, whoever asks and however long the machine takes over it.
+    assert 0.6 <= seconds(lambda: [limiter.acquire(0) for limiter in [other] * 33 + [mine] * 6]) < 30
     assert stored(dsn).keys() == {"openai/requests"}
-    assert seconds(lambda: shared.shared_limiter(dsn)("cohere", limits).acquire(0)) < 0.45
+    # Another account's are counted apart.
+    shared.shared_limiter(dsn)("cohere", limits).acquire(0)
+    assert stored(dsn).keys() == {"openai/requests", "cohere/requests"}
 
 
 def test_tokens_are_shared_too(dsn, elsewhere):
     # About nine hundred a second, and three thousand at once.
     limits = Limits(tokens_per_minute=60_000)
     mine = shared.shared_limiter(dsn)("openai", limits)
-    elsewhere("openai", limits).acquire(3000)
-    assert 0.4 <= seconds(lambda: mine.acquire(500)) < 3
+    other = elsewhere("openai", limits)
+    assert 0.5 <= seconds(lambda: (other.acquire(3000), mine.acquire(500))) < 30
     assert stored(dsn).keys() == {"openai/tokens"}
 
 

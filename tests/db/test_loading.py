@@ -282,13 +282,14 @@ def test_search_is_exact_while_the_index_of_words_is_missing(docs, dsn):
 
 
 def test_a_small_addition_keeps_the_indexes(docs, dsn):
-    docs.ingest(numbered(3000))
+    docs.ingest(numbered(1100))
     before = indexes(dsn)
-    docs.ingest(numbered(3000, 3500))
+    docs.ingest(numbered(1100, 1200))
     assert indexes(dsn) == before
-    docs.ingest(numbered(3500, 9000), indexes="keep")
+    # More than twice as many as there are pay for a new index of either kind.
+    docs.ingest(numbered(1200, 4600), indexes="keep")
     assert indexes(dsn) == before
-    docs.ingest(numbered(9000, 30000))
+    docs.ingest(numbered(4600, 14_500))
     after = indexes(dsn)
     assert list(after) == BOTH
     assert not set(after.values()) & set(before.values())
@@ -314,12 +315,12 @@ def test_a_graph_that_stays_is_asked_for_once(docs, dsn, monkeypatch):
 
 
 def test_an_index_in_use_is_left_out_only_where_asked_for(docs, dsn, monkeypatch):
-    docs.ingest(numbered(3000))
-    monkeypatch.setattr(loading_scripts, "SERVING_FROM", 2000)
+    docs.ingest(numbered(1100))
+    monkeypatch.setattr(loading_scripts, "SERVING_FROM", 1000)
     before = indexes(dsn)
-    docs.ingest(numbered(3000, 12_000))
+    docs.ingest(numbered(1100, 4500))
     assert indexes(dsn) == before
-    docs.ingest(numbered(12_000, 40_000), indexes="rebuild")
+    docs.ingest(numbered(4500, 14_500), indexes="rebuild")
     after = indexes(dsn)
     assert list(after) == BOTH
     assert not set(after.values()) & set(before.values())

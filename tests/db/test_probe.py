@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import subprocess
-import sys
 
 import numpy as np
 import openai
@@ -310,15 +308,10 @@ def _as_another_model(model, text, dimensions, input_type=""):
 
 
 @pytest.fixture
-def pgseek(dsn):
+def pgseek(dsn, commands):
     def run(*arguments, dsn=dsn):
-        made = subprocess.run(
-            [sys.executable, "-m", "pgseek", "--dsn", dsn, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return made.returncode, made.stdout, made.stderr
+        made = commands.run("--dsn", dsn, *arguments)
+        return made.returncode, made.stdout.decode(), made.stderr.decode()
 
     return run
 

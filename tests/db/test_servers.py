@@ -73,34 +73,34 @@ def test_a_database_of_a_newer_pgseek_is_left_alone(dsn):
 
 
 def test_a_user_who_may_not_reads_a_clear_error(server_dsn, dsn):
-    rows(server_dsn, "DROP ROLE IF EXISTS pgseek_nobody")
-    rows(server_dsn, "CREATE ROLE pgseek_nobody LOGIN PASSWORD 'x'")
+    role = f"pgseek_nobody_{os.getpid()}"
+    rows(server_dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
     try:
         with (
             pytest.raises(DatabaseError, match="may not do this: permission denied for schema pgseek"),
-            Client(make_conninfo(dsn, user="pgseek_nobody", password="x")) as client,
+            Client(make_conninfo(dsn, user=role, password="x")) as client,
         ):
             client.list_collections()
     finally:
-        rows(server_dsn, "DROP ROLE pgseek_nobody")
+        rows(server_dsn, f"DROP ROLE {role}")
 
 
 def test_a_reader_without_the_right_to_write_searches(server_dsn, dsn):
     with Client(dsn) as client:
         client.create_collection("docs").ingest([{"id": "1", "text": "for readers"}])
-    rows(server_dsn, "DROP ROLE IF EXISTS pgseek_reader")
-    rows(server_dsn, "CREATE ROLE pgseek_reader LOGIN PASSWORD 'x'")
+    role = f"pgseek_reader_{os.getpid()}"
+    rows(server_dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
     try:
-        rows(dsn, "GRANT USAGE ON SCHEMA pgseek TO pgseek_reader")
-        rows(dsn, "GRANT SELECT ON ALL TABLES IN SCHEMA pgseek TO pgseek_reader")
-        with Client(make_conninfo(dsn, user="pgseek_reader", password="x")) as client:
+        rows(dsn, f"GRANT USAGE ON SCHEMA pgseek TO {role}")
+        rows(dsn, f"GRANT SELECT ON ALL TABLES IN SCHEMA pgseek TO {role}")
+        with Client(make_conninfo(dsn, user=role, password="x")) as client:
             (hit,) = client.collection("docs").search("readers")
             assert hit.dense_score is not None
             assert client.collection("docs").search("readers", alpha=1)
-        rows(dsn, "DROP OWNED BY pgseek_reader")
+        rows(dsn, f"DROP OWNED BY {role}")
         assert rows(dsn, "SELECT count(*) AS n FROM pgseek.embedding_cache") == [{"n": 0}]
     finally:
-        rows(server_dsn, "DROP ROLE pgseek_reader")
+        rows(server_dsn, f"DROP ROLE {role}")
 
 
 def test_a_read_only_session_searches(dsn):
@@ -112,12 +112,13 @@ def test_a_read_only_session_searches(dsn):
 
 
 def test_a_database_in_another_encoding_is_refused(server_dsn):
-    rows(server_dsn, "CREATE DATABASE pgseek_latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    name = f"pgseek_latin_{os.getpid()}"
+    rows(server_dsn, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
     try:
         with pytest.raises(UnsupportedServer, match="encoded in LATIN1, but pgseek needs UTF8"):
-            schema.upgrade(make_conninfo(server_dsn, dbname="pgseek_latin"))
+            schema.upgrade(make_conninfo(server_dsn, dbname=name))
     finally:
-        rows(server_dsn, "DROP DATABASE pgseek_latin")
+        rows(server_dsn, f"DROP DATABASE {name}")
 
 
 def test_a_data_dir_with_a_space_is_refused_with_the_way_out(tmp_path):

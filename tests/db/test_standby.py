@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 import warnings
 from dataclasses import replace
@@ -279,33 +277,31 @@ def test_the_deep_examination_reads_only(primary, standby):
     assert (on_standby.collections, on_standby.findings) == (on_primary.collections, on_primary.findings)
 
 
-def command(dsn, *arguments, folder):
-    made = subprocess.run(
-        [sys.executable, "-m", "pgseek", "--dsn", dsn, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        check=False,
-    )
-    return made.returncode, made.stdout, made.stderr
+@pytest.fixture
+def command(commands, tmp_path):
+    def run(dsn, *arguments):
+        made = commands.run("--dsn", dsn, *arguments, cwd=tmp_path)
+        return made.returncode, made.stdout.decode(), made.stderr.decode()
+
+    return run
 
 
-def test_the_command_line_searches_and_examines(primary, standby, tmp_path):
+def test_the_command_line_searches_and_examines(primary, standby, command):
     for arguments in (
         ["search", "docs", "cache a function"],
         ["search", "docs", "cache a function", "--json", "--fusion", "rrf"],
         ["get", "docs", "errno", "--json"],
         ["db", "check"],
     ):
-        expected = command(primary, *arguments, folder=tmp_path)
+        expected = command(primary, *arguments)
         assert expected[0] == 0, expected
-        assert command(standby, *arguments, folder=tmp_path) == expected
+        assert command(standby, *arguments) == expected
     # One document waits for its embedding, which the plain doctor takes for something to do.
-    code, out, err = command(standby, "doctor", "--json", folder=tmp_path)
+    code, out, err = command(standby, "doctor", "--json")
     assert (code, err) == (1, "")
     (waiting,) = [check for check in json.loads(out) if not check["ok"]]
     assert "pgseek queue drain docs" in waiting["detail"]
-    code, out, err = command(standby, "doctor", "--deep", "--json", folder=tmp_path)
+    code, out, err = command(standby, "doctor", "--deep", "--json")
     assert (code, err) == (0, "")
     assert [f["key"] for f in json.loads(out)["examination"]["findings"]] == ["statistics_behind"]
 
@@ -341,8 +337,8 @@ def test_an_ingest_is_refused_before_anything_is_paid_for(both):
     assert embedder.documents == []
 
 
-def test_a_writing_command_is_one_line(standby, tmp_path):
-    code, out, err = command(standby, "delete", "docs", "lru_cache", folder=tmp_path)
+def test_a_writing_command_is_one_line(standby, command):
+    code, out, err = command(standby, "delete", "docs", "lru_cache")
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
     assert "is a read-only standby" in err

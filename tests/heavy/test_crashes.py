@@ -21,7 +21,7 @@ from crash_child import LEASE
 from crashes import Bench, state, when
 from providers import ProviderServer
 from psycopg.conninfo import make_conninfo
-from support import CountingEmbedder, rows
+from support import CountingEmbedder, create_database, drop_database, rows
 
 from pgseek import Client, DatabaseError, PgseekError
 from pgseek.db import embedded, schema
@@ -64,7 +64,7 @@ def make_bench(service, seed, tmp_path):
         bench.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def references(server_dsn, template, tmp_path_factory):
     """For a size of the corpus: its two versions as an ingest leaves them that nobody disturbs, and the
     seconds it takes.
@@ -74,9 +74,9 @@ def references(server_dsn, template, tmp_path_factory):
     def refer(size):
         name = f"pgseek_reference_{os.getpid()}"
         found = {}
-        with connect(server_dsn) as connection, ProviderServer() as service:
+        with ProviderServer() as service:
             service.latency = LATENCY
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+            create_database(server_dsn, name, template)
             try:
                 dsn = make_conninfo(server_dsn, dbname=name)
                 bench = Bench(dsn, service, tmp_path_factory.mktemp("reference"), 0, size)
@@ -92,7 +92,7 @@ def references(server_dsn, template, tmp_path_factory):
                     found[version] = state(bench.dsn)
                 bench.close()
             finally:
-                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+                drop_database(server_dsn, name)
         return found, seconds
 
     return refer

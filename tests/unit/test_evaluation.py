@@ -147,7 +147,7 @@ def test_qrels_of_trec_without_a_header_with_the_same_line_twice(tmp_path):
     [
         ("q.tsv", b"a\t1\t1\n\xff\n", r"q\.tsv:2: not UTF-8: byte 0xff"),
         ("q.tsv.gz", b"a\t1\t1\n", r"q\.tsv\.gz cannot be read"),
-        ("q.tsv.gz", gzip.compress(b"a\t1\t1\n" * 9)[:-9], r"q\.tsv\.gz cannot be read"),
+        ("q.tsv.gz", gzip.compress(b"a\t1\t1\n" * 9, mtime=0)[:-9], r"q\.tsv\.gz cannot be read"),
     ],
 )
 def test_qrels_that_cannot_be_read(tmp_path, name, content, message):
