@@ -10,6 +10,7 @@ import pytest
 from support import CORPUS, CountingEmbedder, rows
 
 from pgseek import AsyncClient, Client, Gate, InvalidInput, SpaceMismatch
+from pgseek.db.connection import connect
 from pgseek.evaluation.measures import score
 from pgseek.integrity import examine
 from pgseek.reembed import filling
@@ -298,6 +299,39 @@ def test_sql_writers_are_found_by_both(client, dsn):
     whole(dsn, 1, CountingEmbedder(8, "old"))
     whole(dsn, 2, new)
     assert examine(dsn).ok
+
+
+def test_who_may_write_may_still_write_and_is_not_waited_for(client, dsn, server_dsn):
+    docs = make(client)
+    new = CountingEmbedder(12, "new")
+    rows(server_dsn, "CREATE ROLE pgseek_reembed_writer")
+    try:
+        for grant in (
+            "USAGE ON SCHEMA pgseek",
+            "SELECT, UPDATE ON pgseek.collections, pgseek.collection_statistics",
+            "SELECT ON pgseek.embedding_spaces",
+            "SELECT, INSERT, UPDATE, DELETE ON pgseek.documents, pgseek.chunks, pgseek.ingest_queue",
+            f"SELECT, DELETE ON pgseek.embeddings_{docs._info.space_id}",
+        ):
+            rows(dsn, f"GRANT {grant} TO pgseek_reembed_writer")
+        with connect(dsn) as writer:
+            writer.execute("SET ROLE pgseek_reembed_writer")
+            writer.execute("BEGIN")
+            writer.execute("SELECT pgseek.put_document('docs', 'open', 'while the space is made')")
+            filling_of(client, docs, new)
+            writer.execute("COMMIT")
+            writer.execute("SELECT pgseek.put_document('docs', '1', 'by a role of few rights')")
+            writer.execute("SELECT pgseek.delete_document('docs', '2')")
+    finally:
+        rows(dsn, "DROP OWNED BY pgseek_reembed_writer")
+        rows(server_dsn, "DROP ROLE pgseek_reembed_writer")
+    assert docs.search("rights", alpha=0)[0].id == "1"
+
+
+def filling_of(client, docs, embedder):
+    """The space of a re-embedding that is only begun."""
+    index = docs._info.space.index
+    return client._run(filling.begin(docs._info, embedder, "cosine", "vector", index))
 
 
 def test_a_writer_without_the_new_embedder_leaves_a_gap_that_is_closed(client, dsn):

@@ -75,9 +75,11 @@ def begin(
     probes = yield from spaces.fingerprint(embedder)
 
     def write() -> Script[SpaceId]:
-        # One at a time: two that begin together would make two spaces of the same.
+        # One at a time: two that begin together would make two spaces of the same. Who stores documents, and
+        # holds the row's key, is not concerned.
         yield from fetch(
-            "SELECT FROM pgseek.collections WHERE collection_id = %s FOR UPDATE", [info.collection_id]
+            "SELECT FROM pgseek.collections WHERE collection_id = %s FOR NO KEY UPDATE",
+            [info.collection_id],
         )
         made = yield from existing_space(info, embedder.identity, metric, storage, again=again)
         if made is not None:
@@ -90,11 +92,11 @@ def begin(
             )
         if again:
             yield from cache.clear(identity_hash(embedder.identity))
-        return (
-            yield from spaces.insert(
-                info.collection_id, embedder.identity, metric, storage, index, "building", probes
-            )
+        made_id = yield from spaces.insert(
+            info.collection_id, embedder.identity, metric, storage, index, "building", probes
         )
+        yield from spaces.grant_as(info.space_id, made_id)
+        return made_id
 
     space_id = yield from transact(write)
     return (yield from spaces.find(info, space_id))
