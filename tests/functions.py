@@ -12,6 +12,8 @@ _BOUNDS = "'{0.53,0.58,0.66,0.75,0.85,1}'"
 _WEIGHTING = "'{1.2,0.75,20,2}'"
 
 READING = {
+    # Without a copy of the collection there is nothing to write.
+    "mirror_documents": "SELECT pgseek.mirror_documents(1, ARRAY[pgseek.document_id('lru_cache')])",
     "document_id": "SELECT pgseek.document_id('lru_cache')",
     "content_hash": "SELECT pgseek.content_hash('title', 'body', 'english')",
     "dimension": "SELECT pgseek.dimension('cach')",
@@ -64,6 +66,9 @@ READING = {
 }
 
 WRITING = {
+    "erase_documents": "SELECT pgseek.erase_documents(1, ARRAY[pgseek.document_id('lru_cache')])",
+    "enqueue_documents": "SELECT pgseek.enqueue_documents(1, ARRAY[pgseek.document_id('lru_cache')],"
+    " '{}', '{}', '{}', '{}', '{}', '{}')",
     "delete_embeddings": "SELECT pgseek.delete_embeddings(1, ARRAY[pgseek.document_id('lru_cache')])",
     "live_spaces": "SELECT * FROM pgseek.live_spaces(1)",
     "put_embeddings": "SELECT pgseek.put_embeddings('docs', s.provider || ':' || s.model, '{lru_cache}', '{0}',"

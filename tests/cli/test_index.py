@@ -70,7 +70,8 @@ def test_tuning_finds_and_stores_the_smallest_value(pgseek, dsn):
     assert found["held"]
     assert found["after"]["recall"] >= 0.9
     stored = rows(dsn, "SELECT searching FROM pgseek.embedding_spaces")[0]["searching"]
-    assert stored == found["after"]["settings"]
+    assert found["after"]["settings"] == {"ef_search": stored["ef_search"]}
+    assert (stored["tuned"]["recall"], stored["tuned"]["k"]) == (0.9, 10)
     # A smaller one that was tried does not hold it.
     smaller = [t for t in found["tried"] if t["settings"].get("ef_search", 0) < stored["ef_search"]]
     assert all(one["recall"] < 0.9 for one in smaller)
