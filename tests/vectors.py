@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -88,8 +89,8 @@ def clustered(
     return made[:rows], made[rows:]
 
 
-def fill(dsn: str, space_id: int, storage: str, vectors: Any) -> None:
-    """COPY vectors into a space's table, the n-th as the only chunk of the document `document(n)`."""
+def fill(dsn: str, space_id: int, storage: str, vectors: Any, ids: Sequence[UUID] | None = None) -> None:
+    """COPY vectors into a space's table, each as the first chunk of a document: of ``ids``, or `document(n)`."""
     with connect(dsn) as connection:
         for name, register in (("vector", register_vector_info), ("halfvec", register_halfvec_info)):
             info = TypeInfo.fetch(connection, name)
@@ -104,7 +105,8 @@ def fill(dsn: str, space_id: int, storage: str, vectors: Any) -> None:
         with connection.cursor().copy(statement.format(table)) as copy:
             copy.set_types(("int4", "uuid", "int4", storage))
             for number, vector in enumerate(vectors):
-                copy.write_row((found["collection_id"], document(number), 0, wrapped(vector)))
+                of = document(number) if ids is None else ids[number]
+                copy.write_row((found["collection_id"], of, 0, wrapped(vector)))
         connection.execute(SQL("VACUUM ANALYZE {}").format(table))
 
 

@@ -44,6 +44,12 @@ from pgseek.following import attach, detach
 from pgseek.generators.base import TextGenerator
 from pgseek.generators.callable import CallableGenerator
 from pgseek.generators.registry import create_generator
+from pgseek.indexing.advising import IndexAdvice
+from pgseek.indexing.building import IndexBuild, IndexProgress
+from pgseek.indexing.describing import IndexState
+from pgseek.indexing.measuring import IndexRecall
+from pgseek.indexing.options import IndexOption
+from pgseek.indexing.tuning import IndexTuning
 from pgseek.sources import Columns, Files, sql_source
 from pgseek.types import (
     CacheStats,
@@ -102,6 +108,13 @@ __all__ = [
     "GateReport",
     "GeneratorError",
     "Hit",
+    "IndexAdvice",
+    "IndexBuild",
+    "IndexOption",
+    "IndexProgress",
+    "IndexRecall",
+    "IndexState",
+    "IndexTuning",
     "IngestPlan",
     "IngestReport",
     "InvalidInput",

@@ -46,7 +46,7 @@ from pgseek.evaluation import spaces as comparing
 from pgseek.evaluation.measures import DEFAULT_MEASURES
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
-from pgseek.indexing import advising, building, measuring, tuning
+from pgseek.indexing import advising, building, describing, measuring, tuning
 from pgseek.prepare import BATCH_SIZE
 from pgseek.reembed import planning, rechunking, running, switching
 from pgseek.steps import (
@@ -917,7 +917,7 @@ class AsyncCollection:
             DatabaseError: the build broke off; the old index is still there.
         """
         wish = building.Wish(index, concurrently, rebuild, maintenance_work_mem, workers)
-        built = await self._client._run(building.build(self._info, space, wish, progress))
+        built = await self._client._run(building.build(await self._renew(), space, wish, progress))
         await self._renew()
         return built
 
@@ -930,6 +930,10 @@ class AsyncCollection:
             InvalidInput, DatabaseError.
         """
         return await self.build_index("none", space=space, progress=progress)
+
+    async def describe_index(self, *, space: int | str | None = None) -> describing.IndexState:
+        """Return how the vectors are indexed, and how far a build is. Raises `InvalidInput`."""
+        return await self._client._run(describing.describe(await self._renew(), space))
 
     async def tune_index(
         self,
@@ -953,7 +957,7 @@ class AsyncCollection:
             DatabaseError.
         """
         aim = measuring.Aim(recall, k, sample)
-        return await self._client._run(tuning.tune(self._info, space, aim, store, progress))
+        return await self._client._run(tuning.tune(await self._renew(), space, aim, store, progress))
 
     async def advise_index(
         self,
@@ -973,7 +977,7 @@ class AsyncCollection:
             InvalidInput, DatabaseError.
         """
         aim = measuring.Aim(recall, k, sample)
-        return await self._client._run(advising.advise(self._info, space, aim, progress))
+        return await self._client._run(advising.advise(await self._renew(), space, aim, progress))
 
     async def refresh_statistics(self, *, reweigh: bool = False) -> float | None:
         """Bring BM25's statistics up to date; ingest does so whenever the collection grew by a tenth.

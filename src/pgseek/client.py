@@ -45,7 +45,7 @@ from pgseek.evaluation import spaces as comparing
 from pgseek.evaluation.measures import DEFAULT_MEASURES
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
-from pgseek.indexing import advising, building, measuring, tuning
+from pgseek.indexing import advising, building, describing, measuring, tuning
 from pgseek.prepare import BATCH_SIZE
 from pgseek.reembed import planning, rechunking, running, switching
 from pgseek.steps import (
@@ -902,7 +902,7 @@ class Collection:
             DatabaseError: the build broke off; the old index is still there.
         """
         wish = building.Wish(index, concurrently, rebuild, maintenance_work_mem, workers)
-        built = self._client._run(building.build(self._info, space, wish, progress))
+        built = self._client._run(building.build(self._renew(), space, wish, progress))
         self._renew()
         return built
 
@@ -915,6 +915,10 @@ class Collection:
             InvalidInput, DatabaseError.
         """
         return self.build_index("none", space=space, progress=progress)
+
+    def describe_index(self, *, space: int | str | None = None) -> describing.IndexState:
+        """Return how the vectors are indexed, and how far a build is. Raises `InvalidInput`."""
+        return self._client._run(describing.describe(self._renew(), space))
 
     def tune_index(
         self,
@@ -938,7 +942,7 @@ class Collection:
             DatabaseError.
         """
         aim = measuring.Aim(recall, k, sample)
-        return self._client._run(tuning.tune(self._info, space, aim, store, progress))
+        return self._client._run(tuning.tune(self._renew(), space, aim, store, progress))
 
     def advise_index(
         self,
@@ -958,7 +962,7 @@ class Collection:
             InvalidInput, DatabaseError.
         """
         aim = measuring.Aim(recall, k, sample)
-        return self._client._run(advising.advise(self._info, space, aim, progress))
+        return self._client._run(advising.advise(self._renew(), space, aim, progress))
 
     def refresh_statistics(self, *, reweigh: bool = False) -> float | None:
         """Bring BM25's statistics up to date; ingest does so whenever the collection grew by a tenth.

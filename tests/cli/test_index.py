@@ -73,7 +73,7 @@ def test_tuning_finds_and_stores_the_smallest_value(pgseek, dsn):
     assert found["after"]["settings"] == {"ef_search": stored["ef_search"]}
     assert (stored["tuned"]["recall"], stored["tuned"]["k"]) == (0.9, 10)
     # A smaller one that was tried does not hold it.
-    smaller = [t for t in found["tried"] if t["settings"].get("ef_search", 0) < stored["ef_search"]]
+    smaller = [t for t in found["tried"] if t["settings"].get("ef_search", 1000) < stored["ef_search"]]
     assert all(one["recall"] < 0.9 for one in smaller)
     code, out, err = pgseek("index", "tune", "docs", "--recall", "1.5")
     assert (code, "recall is 1.5" in err) == (2, True)
@@ -83,11 +83,57 @@ def test_advice_names_what_to_do(pgseek, dsn):
     filled(dsn, 2000)
     code, out, err = pgseek("index", "advise", "docs", "--sample", 20)
     assert code == 0, err
-    assert "by 20 stored vectors; exact search takes " in out
+    assert "by 20 stored vectors, each without itself (the cache holds too few queries" in out
+    assert "exact search takes " in out
+    assert "proposed: leave it as it is" in out
+    assert "sizes and times are estimates, from builds by one process over 2,000 rows" in out
     code, out, _ = pgseek("index", "advise", "docs", "--sample", 20, "--json")
     found = json.loads(out)
     assert (found["rows"], found["queries"]) == (2000, 20)
     assert {option["storage"] for option in found["options"]} == {"vector", "halfvec"}
+
+
+def test_an_index_is_shown_with_what_it_was_tuned_for(pgseek, dsn):
+    filled(dsn, 2000)
+    code, out, err = pgseek("index", "show", "docs")
+    assert code == 0, err
+    assert "2,000 of vector by cosine" in out
+    assert "searched with  as pgseek chooses" in out
+    assert "USING hnsw (embedding vector_cosine_ops)" in out
+    assert pgseek("index", "tune", "docs", "--recall", "0.8", "--sample", 20)[0] == 0
+    _, out, _ = pgseek("index", "show", "docs")
+    assert "searched with  ef_search 10" in out
+    assert "for 0.8 of the 10 nearest: " in out
+    code, out, _ = pgseek("index", "show", "docs", "--json")
+    found = json.loads(out)
+    assert (code, found["built"], found["building"], found["rows"]) == (0, True, None, 2000)
+    assert found["searching"]["tuned"]["rows"] == 2000
+    code, out, _ = pgseek("index", "drop", "docs", "--json")
+    assert (code, json.loads(out.splitlines()[-1])["index"]["method"]) == (0, "none")
+    assert "none, not built" in pgseek("index", "show", "docs")[1]
+    code, _, err = pgseek("index", "tune", "docs")
+    assert (code, "has no index: every search is exact" in err) == (2, True)
+
+
+def test_a_recall_that_no_value_holds_and_another_index_for_it(pgseek, dsn):
+    filled(dsn, 2000, index="binary,m=4,ef_construction=8")
+    code, out, err = pgseek("index", "tune", "docs", "--recall", 1, "--sample", 20)
+    assert (code, "no value finds 1 of the 10 nearest: the best is 0." in err) == (4, True)
+    assert "use it from now on" not in out
+    assert rows(dsn, "SELECT searching FROM pgseek.embedding_spaces")[0]["searching"] == {}
+    code, out, err = pgseek("index", "advise", "docs", "--recall", 1, "--sample", 20)
+    assert code == 0, err
+    (command,) = [
+        line.removeprefix("proposed: ") for line in out.splitlines() if line.startswith("proposed: ")
+    ]
+    assert command.startswith(
+        "pgseek index build docs --index hnsw,m=24,ef_construction=128 --maintenance-work-mem "
+    )
+    assert (
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS embeddings_1_next ON pgseek.embeddings_1 USING hnsw" in out
+    )
+    code, out, err = pgseek(*command.split()[1:])
+    assert (code, "(hnsw,m=24,ef_construction=128, in place of hnsw,binary,m=4" in out) == (0, True), err
 
 
 def test_searches_take_their_settings_from_the_command_line(pgseek, dsn):

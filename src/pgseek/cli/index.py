@@ -16,7 +16,8 @@ from pgseek.cli.spaces import size
 from pgseek.cli.state import state_of
 from pgseek.indexing.advising import IndexAdvice
 from pgseek.indexing.building import IndexBuild, IndexProgress
-from pgseek.indexing.measuring import IndexRecall
+from pgseek.indexing.describing import IndexState
+from pgseek.indexing.measuring import IndexRecall, Source, described
 from pgseek.indexing.options import IndexOption
 from pgseek.indexing.tuning import IndexTuning
 
@@ -68,10 +69,25 @@ def build(
 
 
 @app.command()
-def drop(context: typer.Context, name: Name, space: Space = None) -> None:
+def drop(context: typer.Context, name: Name, space: Space = None, as_json: Json = False) -> None:
     """Drop the index of the vectors: every search compares all of them until it is built again."""
-    with state_of(context).client() as client, _Shown(False) as shown:
-        _print_build(client.collection(name).drop_index(space=space, progress=shown))
+    with state_of(context).client() as client, _Shown(as_json) as shown:
+        dropped = client.collection(name).drop_index(space=space, progress=shown)
+    if as_json:
+        print_event("dropped", dropped)
+    else:
+        _print_build(dropped)
+
+
+@app.command()
+def show(context: typer.Context, name: Name, space: Space = None, as_json: Json = False) -> None:
+    """Tell how the vectors are indexed, what searches use, and how far a build is."""
+    with state_of(context).client() as client:
+        found = client.collection(name).describe_index(space=space)
+    if as_json:
+        print_json(found)
+    else:
+        _print_state(found)
 
 
 @app.command()
@@ -177,12 +193,12 @@ def _print_build(built: IndexBuild) -> None:
 
 def _print_tuning(found: IndexTuning) -> None:
     out.print(_measured([("before", found.before), ("after", found.after)]))
-    by = "queries asked before" if found.source == "queries" else "stored vectors"
-    out.print(f"by {found.queries} {by}, over {found.rows:,} rows", soft_wrap=True)
+    out.print(f"by {_by(found.queries, found.source)}, over {found.rows:,} rows", soft_wrap=True)
     if not found.held:
         err.print(
-            f"no value finds {found.recall:g} of the {found.k} nearest; nothing was stored: see pgseek index "
-            f"advise {escape(found.collection)}",
+            f"no value finds {found.recall:g} of the {found.k} nearest: the best is {found.after.recall:.4f} "
+            f"with {described(found.after.settings)}. Nothing was stored; pgseek index advise "
+            f"{escape(found.collection)} says what another index would take",
             soft_wrap=True,
         )
     elif found.stored:
@@ -195,24 +211,60 @@ def _print_advice(found: IndexAdvice) -> None:
     )
     if found.measured:
         out.print(_measured([("as it is", found.measured[0]), *(("", one) for one in found.measured[1:])]))
-    by = "queries asked before" if found.source == "queries" else "stored vectors"
     out.print(
-        f"by {found.queries} {by}; exact search takes {found.exact_p50:.1f} ms; the index "
+        f"by {_by(found.queries, found.source)}; exact search takes {found.exact_p50:.1f} ms; the index "
         f"{'fits' if found.fits else 'does not fit'} into shared_buffers ({size(found.index_bytes)} of "
         f"{size(found.shared_buffers)})",
         soft_wrap=True,
     )
-    made = table("storage", "index", "table", "index size", "memory to build", "seconds", "reachable")
-    for option in found.options:
-        made.add_row(*_option(option))
-    out.print(made)
+    if found.options:
+        made = table("storage", "index", "table", "index size", "memory to build", "seconds", "reachable")
+        for option in found.options:
+            made.add_row(*_option(option))
+        out.print(made)
+        out.print(
+            f"sizes and times are estimates, from builds by one process over {found.options[0].timed_rows:,} "
+            "rows; reachable is measured: the recall that is left if the index misses nothing",
+            soft_wrap=True,
+        )
     for reason in found.reasons:
         out.print(f"- {escape(reason)}", soft_wrap=True)
-    if found.proposal is not None:
-        out.print(f"proposed: {found.proposal.storage}, {found.proposal.index}")
-        out.print(f"  {escape(found.command)}", soft_wrap=True)
-        for statement in found.sql:
-            out.print(f"  {escape(statement)};", soft_wrap=True)
+    out.print(f"proposed: {escape(found.command or 'leave it as it is')}", soft_wrap=True)
+    for statement in found.sql:
+        out.print(f"  {statement};", markup=False, soft_wrap=True)
+
+
+def _by(queries: int, source: Source) -> str:
+    if source == "queries":
+        return f"{queries:,} queries asked before"
+    return (
+        f"{queries:,} stored vectors, each without itself (the cache holds too few queries; those lie "
+        "farther from the texts, and find less)"
+    )
+
+
+def _print_state(found: IndexState) -> None:
+    made = table("", "")
+    made.show_header = False
+    made.add_row("space", escape(f"{found.space_id} of {found.collection}"))
+    made.add_row("vectors", f"{found.rows:,} of {found.storage} by {found.metric}, {size(found.table_bytes)}")
+    made.add_row("index", f"{found.index}, {size(found.index_bytes) if found.built else 'not built'}")
+    if found.definition is not None:
+        made.add_row("", escape(found.definition))
+    if found.building is not None:
+        now = found.building
+        made.add_row("being built", f"{now.phase}: {now.done:,} of {now.total:,} {now.unit}")
+    settings = {name: value for name, value in found.searching.items() if name != "tuned"}
+    made.add_row("searched with", described(settings) if settings else "as pgseek chooses")
+    tuned = found.searching.get("tuned")
+    if tuned:
+        more = "; there are many more now: tune it again" if found.rows > 2 * tuned["rows"] else ""
+        made.add_row(
+            "tuned",
+            f"for {tuned['recall']:g} of the {tuned['k']} nearest: {tuned['measured']:.4f} of "
+            f"{tuned['rows']:,} rows{more}",
+        )
+    out.print(made)
 
 
 def _option(option: IndexOption) -> list[str]:

@@ -7,6 +7,7 @@ one goes after that, so no search is without an index. What a broken-off build l
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -125,6 +126,22 @@ def chosen(info: CollectionInfo, space: int | str | None) -> Script[SpaceInfo]:
     return found
 
 
+def progress_of(space_id: int, rows: int, begun: float) -> Script[IndexProgress | None]:
+    """Return how far PostgreSQL is that builds an index over so many rows, None if it builds none."""
+    row = yield from fetch_one(PROGRESS, [f"pgseek.embeddings_{space_id}"])
+    if row is None:
+        return None
+    seconds = time.monotonic() - begun
+    if row["phase"].startswith("waiting"):
+        return IndexProgress(
+            row["phase"], row["lockers_done"], row["lockers_total"], "transactions", seconds, row["pid"]
+        )
+    done, total, unit = row["tuples_done"], row["tuples_total"] or rows, "rows"
+    if not done and row["blocks_total"]:
+        done, total, unit = row["blocks_done"], row["blocks_total"], "blocks"
+    return IndexProgress(row["phase"], min(done, total), total, unit, seconds)
+
+
 class _Work:
     """One build: a script on a connection of its own, and what others may know of it meanwhile."""
 
@@ -139,18 +156,8 @@ class _Work:
         self._memory = 0
 
     def progress(self) -> Script[IndexProgress]:
-        seconds = time.monotonic() - self._begun
-        row = yield from fetch_one(PROGRESS, [f"pgseek.{self._table}"])
-        if row is None:
-            return IndexProgress(self._phase, 0, 0, "rows", seconds)
-        if row["phase"].startswith("waiting"):
-            return IndexProgress(
-                row["phase"], row["lockers_done"], row["lockers_total"], "transactions", seconds, row["pid"]
-            )
-        done, total, unit = row["tuples_done"], row["tuples_total"] or self._rows, "rows"
-        if not done and row["blocks_total"]:
-            done, total, unit = row["blocks_done"], row["blocks_total"], "blocks"
-        return IndexProgress(row["phase"], min(done, total), total, unit, seconds)
+        found = yield from progress_of(self._space.space_id, self._rows, self._begun)
+        return found or IndexProgress(self._phase, 0, 0, "rows", time.monotonic() - self._begun)
 
     def run(self) -> Script[IndexBuild]:
         yield from self._prepare()
@@ -203,6 +210,9 @@ class _Work:
         yield from spaces.vector_on_path(for_session=True)
         for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
             yield from fetch("SELECT set_config(%s, '0', false)", [name])
+        # Else the server would go on for hours for somebody who was killed. Not every system can tell.
+        with contextlib.suppress(DatabaseError):
+            yield from fetch("SET client_connection_check_interval = '2s'")
         if self._wish.workers is not None:
             yield from fetch(
                 "SELECT set_config('max_parallel_maintenance_workers', %s, false)", [str(self._wish.workers)]
@@ -237,8 +247,12 @@ class _Work:
                 yield from self._drop(self._name("next"))
                 yield from fetch("SET max_parallel_maintenance_workers = 0")
                 yield from fetch(ddl)
-        except PgseekError:
+        except PgseekError as error:
             yield from self._drop(self._name("next"))
+            if "memory required is" in str(error):
+                raise DatabaseError(
+                    f"{error}: give it more (--maintenance-work-mem, maintenance_work_mem=), or fewer lists"
+                ) from error
             raise
 
     def _give_memory(self, wanted: VectorIndex) -> Script[None]:

@@ -101,6 +101,8 @@ class Measure:
         self.space = space
         self.sample = sample
         self.k = k
+        # How many rows each search asks for: of a stored vector's nearest it is itself the first.
+        self.asked = k + (sample.source == "vectors")
         self.tried: list[IndexRecall] = []
         self._progress = progress
         self._begun = time.monotonic()
@@ -154,7 +156,7 @@ class Measure:
         parameters = {
             "space": self.space.space_id,
             "vector": vector,
-            "k": self.k + (own is not None),
+            "k": self.asked,
             "exact": exact,
             **{name: settings.get(name) for name in SETTINGS},
         }

@@ -94,7 +94,7 @@ def tune(
     best = yield from _smallest(measure, aim.recall)
     held = best.recall >= aim.recall
     if held and store:
-        yield from _store(found, best, aim, rows)
+        yield from _store(found, best, aim, measure.asked, rows)
     return IndexTuning(
         info.name,
         found.space_id,
@@ -160,11 +160,11 @@ def _bisect(
     return found
 
 
-def _store(space: SpaceInfo, found: IndexRecall, aim: Aim, rows: int) -> Script[None]:
+def _store(space: SpaceInfo, found: IndexRecall, aim: Aim, asked: int, rows: int) -> Script[None]:
     settings = dict(found.settings)
     if "rerank" in settings:
         # It is stored for ten candidates: see dense_parts().
-        scale = math.sqrt(max(aim.k, 10) / 10)
+        scale = math.sqrt(max(asked, 10) / 10)
         settings["rerank"] = min(MOST_RERANK, math.ceil(settings["rerank"] * scale))
     kept = {name: value for name, value in space.searching.items() if name not in SETTINGS}
     tuned = {"recall": aim.recall, "k": aim.k, "measured": round(found.recall, 4), "rows": rows}
