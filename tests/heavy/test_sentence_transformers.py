@@ -65,6 +65,26 @@ def test_a_revision_that_is_stated_is_part_of_the_space(client, model):
         client.create_collection("docs", embedder=f"sentence-transformers:{model}", exist_ok=True)
 
 
+def test_a_probe_tells_coarser_arithmetic_from_another_model(client, embedder, model):
+    client.create_collection("docs", embedder=embedder)
+    coarse = create_embedder(f"sentence-transformers:{model}")
+    coarse._model.bfloat16()
+    # NumPy has no bfloat16: its vectors are read as float32.
+    encode = coarse._model.encode
+    coarse._model.encode = lambda texts, **given: encode(
+        texts, **{**given, "convert_to_numpy": False, "convert_to_tensor": True}
+    ).float()
+    (found,) = client.collection("docs", embedder=coarse).probe().spaces
+    assert found.outcome == "same"
+    assert 0.999 < found.cosine < 0.9999999
+    prompted = create_embedder(f"sentence-transformers:{model}", document_prompt="passage: ")
+    prompted.identity = embedder.identity
+    other = prompted.embed_documents
+    prompted.embed_documents = lambda texts: other([f"passage: {text}" for text in texts])
+    (found,) = client.collection("docs", embedder=prompted).probe().spaces
+    assert (found.outcome, found.cosine < 0.95) == ("changed", True)
+
+
 def test_other_dimensions_and_unknown_models_are_refused(model):
     with pytest.raises(InvalidInput, match="gives 384 dimensions, not 100"):
         create_embedder(f"sentence-transformers:{model}@100")
