@@ -12,7 +12,7 @@ _BOUNDS = "'{0.53,0.58,0.66,0.75,0.85,1}'"
 _WEIGHTING = "'{1.2,0.75,20,2}'"
 
 READING = {
-    # Without a copy of the collection there is nothing to write.
+    # Without a copy of the collection it writes nothing.
     "mirror_documents": "SELECT pgseek.mirror_documents(1, ARRAY[pgseek.document_id('lru_cache')])",
     "document_id": "SELECT pgseek.document_id('lru_cache')",
     "content_hash": "SELECT pgseek.content_hash('title', 'body', 'english')",

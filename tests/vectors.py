@@ -117,11 +117,20 @@ def document(number: int) -> UUID:
 
 def nearest(vectors: Any, queries: Any, k: int, metric: str = "cosine") -> list[list[int]]:
     """Return the numbers of the k nearest rows of each query, nearest first, as numpy finds them."""
+    # The sum of squares of each row: |v - q|² = |v|² - 2 v·q + |q|².
+    squares = np.einsum("ij,ij->i", vectors, vectors)
     found = []
     for query in queries:
-        distance = distances(vectors, query, metric)
-        best = np.argpartition(distance, k)[:k]
-        found.append(best[np.lexsort((best, distance[best]))].tolist())
+        inner = vectors @ query
+        if metric == "l1":
+            rough = distances(vectors, query, metric)
+        elif metric == "l2":
+            rough = squares - 2 * inner
+        else:
+            rough = -inner if metric == "inner_product" else -inner / np.sqrt(squares)
+        # Single precision leaves out none of the k nearest among four times as many.
+        some = np.argpartition(rough, 4 * k)[: 4 * k] if 4 * k < len(rough) else np.arange(len(rough))
+        found.append(some[np.lexsort((some, distances(vectors[some], query, metric)))][:k].tolist())
     return found
 
 
