@@ -159,7 +159,7 @@ def test_nobody_sends_before_the_time_the_service_names(services, server, kind, 
     until = named[0] if how == "date" else told + {"seconds": 1.0, "milliseconds": 0.7}[how]
     # What is on its way while the answer is, cannot be called back.
     later = [request.started for request in server.requests if request.started > told + 0.05]
-    assert len(later) > 10
+    assert len(later) >= 5
     assert min(later) >= until - 0.06
     assert min(later) <= until + 1.2
 
