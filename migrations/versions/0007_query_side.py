@@ -17,15 +17,40 @@ depends_on = None
 
 SQL = Path(__file__).parent.parent / "sql"
 # Of revision 0006, with another signature now.
-DROPPED: tuple[str, ...] = ()
+DROPPED = ("search",)
 # In the order they can be made in.
-FUNCTIONS: tuple[str, ...] = ()
+FUNCTIONS = (
+    "seconds",
+    "boost",
+    "read_options",
+    "read_query",
+    "restricted",
+    "fuse",
+    "shape",
+    "expand_by_feedback",
+    "rank",
+    "show",
+    "search",
+)
 # What of them earlier revisions had, by the revision that froze it last.
-BEFORE: dict[str, tuple[str, ...]] = {}
+BEFORE = {"0006": ("search",)}
 
-TABLES = ""
+TABLES = """
+CREATE TYPE pgseek.query_terms AS (
+    lexemes text[], known text[], dimensions integer[], weights double precision[], counts double precision[],
+    origins text[], restriction tsquery, required text[]);
+CREATE TYPE pgseek.candidate AS (
+    document_id uuid, ordinal integer, place bigint, score double precision,
+    dense_score double precision, dense_distance double precision, dense_rank bigint,
+    dense_part double precision,
+    lexical_score double precision, lexical_rank bigint, lexical_part double precision,
+    boost double precision, duplicates uuid[]);
+"""
 
-BACK = ""
+BACK = """
+DROP TYPE pgseek.candidate;
+DROP TYPE pgseek.query_terms;
+"""
 
 
 def vector_schema():
@@ -56,15 +81,13 @@ def run_files(of_revision, names):
 def upgrade():
     for name in DROPPED:
         op.execute(f"DROP FUNCTION pgseek.{name}")
-    if TABLES:
-        run(TABLES)
+    run(TABLES)
     run_files("0007", FUNCTIONS)
 
 
 def downgrade():
     for name in FUNCTIONS:
         op.execute(f"DROP FUNCTION pgseek.{name}")
-    if BACK:
-        run(BACK)
+    run(BACK)
     for of_revision, names in BEFORE.items():
         run_files(of_revision, names)

@@ -502,6 +502,15 @@ class Collection:
         probes: int | None = None,
         rerank: int | None = None,
         model: str | None = None,
+        boosts: Sequence[Mapping[str, Any]] = (),
+        min_score: float | None = None,
+        min_dense_score: float | None = None,
+        min_lexical_score: float | None = None,
+        diversity: float = 0.0,
+        near_duplicates: float | None = None,
+        passages: int = 0,
+        neighbours: int = 0,
+        feedback: int = 0,
     ) -> list[Hit]:
         """Return the best ``k`` chunks, best first; ties by document id, then ordinal.
 
@@ -513,7 +522,7 @@ class Collection:
         ``typos`` corrects words that no document has. ``budget`` is in milliseconds: past them BM25
         answers in its approximate form, and the hits say so in ``degraded``. With ``collapse`` each
         document appears once, with the best of its rows. ``space`` searches another embedding space than the
-        active one, which must be ready. ``ef_search``, ``probes`` and ``rerank``: see `Search`.
+        active one, which must be ready. The other options are those of `Search`, which says more of each.
 
         Raises:
             InvalidInput, DimensionMismatch, EmbedderError, CollectionNotFound, DatabaseError.
@@ -521,24 +530,33 @@ class Collection:
         """
         request = Search(
             query,
-            k,
-            alpha,
-            fusion,
-            lexical,
-            to_jsonpath(filter),
-            candidates,
-            rrf_k,
-            snippets,
-            highlight,
-            normalization,
-            syntax,
-            typos,
-            budget,
-            collapse,
-            space,
-            ef_search,
-            probes,
-            rerank,
+            k=k,
+            alpha=alpha,
+            fusion=fusion,
+            lexical=lexical,
+            filter=to_jsonpath(filter),
+            candidates=candidates,
+            rrf_k=rrf_k,
+            snippets=snippets,
+            highlight=highlight,
+            normalization=normalization,
+            syntax=syntax,
+            typos=typos,
+            budget=budget,
+            collapse=collapse,
+            space=space,
+            ef_search=ef_search,
+            probes=probes,
+            rerank=rerank,
+            boosts=boosts,
+            min_score=min_score,
+            min_dense_score=min_dense_score,
+            min_lexical_score=min_lexical_score,
+            diversity=diversity,
+            near_duplicates=near_duplicates,
+            passages=passages,
+            neighbours=neighbours,
+            feedback=feedback,
         )
         while True:
             info = self._info

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+from psycopg.types.json import Jsonb
 
 from pgseek import cache, spaces
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedding import Embedding
 from pgseek.errors import DimensionMismatch, InvalidInput
 from pgseek.steps import Script, embed_query, fetch
-from pgseek.types import CachePolicy, CollectionInfo, Hit, Match, Search
+from pgseek.types import CachePolicy, CollectionInfo, Hit, Match, Passage, Search
 
-_SEARCH = """
-SELECT * FROM pgseek.search(
-    collection => %(collection)s, query => %(query)s, k => %(k)s,
-    query_embedding => %(embedding)s, alpha => %(alpha)s, fusion => %(fusion)s,
-    lexical => %(lexical)s, filter => %(filter)s::jsonpath, candidates => %(candidates)s,
-    rrf_k => %(rrf_k)s, snippets => %(snippets)s, highlight => %(highlight)s, space_id => %(space_id)s,
-    model => %(model)s, space => %(space)s, ef_search => %(ef_search)s, probes => %(probes)s,
-    rerank => %(rerank)s, normalization => %(normalization)s,
-    syntax => %(syntax)s, typos => %(typos)s, budget => %(budget)s,
-    collapse => %(collapse)s)
- ORDER BY rank
-"""
+# Every field of a request is an argument of the function, by the same name.
+_OPTIONS = tuple(each.name for each in fields(Search))
+_CASTS = {"filter": "::jsonpath"}
+_SEARCH = (
+    "SELECT * FROM pgseek.search(collection => %(collection)s, query_embedding => %(embedding)s,"  # noqa: S608
+    " space_id => %(space_id)s, model => %(model)s, "
+    + ", ".join(f"{name} => %({name})s{_CASTS.get(name, '')}" for name in _OPTIONS)
+    + ") ORDER BY rank"
+)
+_NUMBERS = (
+    "alpha",
+    "budget",
+    "min_score",
+    "min_dense_score",
+    "min_lexical_score",
+    "diversity",
+    "near_duplicates",
+)
 
 
 def search(run: Embedding, request: Search) -> Script[list[Hit]]:
@@ -69,31 +76,31 @@ def search_with(
         _SEARCH,
         {
             "collection": info.name,
-            "query": request.query,
-            "k": request.k,
             "embedding": embedding,
-            "alpha": None if request.alpha is None else float(request.alpha),
-            "fusion": request.fusion,
-            "lexical": request.lexical,
-            "filter": request.filter,
-            "candidates": request.candidates,
-            "rrf_k": request.rrf_k,
-            "snippets": request.snippets,
-            "highlight": list(request.highlight),
             "space_id": info.space_id,
             "model": str(info.identity) if model is None else model,
-            "space": request.space,
-            "normalization": request.normalization,
-            "syntax": request.syntax,
-            "typos": request.typos,
-            "budget": float(request.budget),
-            "collapse": request.collapse,
-            "ef_search": request.ef_search,
-            "probes": request.probes,
-            "rerank": request.rerank,
+            **_options(request),
         },
     )
     return [hit(row) for row in rows]
+
+
+def _options(request: Search) -> dict[str, Any]:
+    """Return the arguments of the SQL function that are fields of the request, in its types."""
+    given = {name: getattr(request, name) for name in _OPTIONS}
+    for name in (
+        "alpha",
+        "budget",
+        "min_score",
+        "min_dense_score",
+        "min_lexical_score",
+        "diversity",
+        "near_duplicates",
+    ):
+        given[name] = None if given[name] is None else float(given[name])
+    given["highlight"] = list(request.highlight)
+    given["boosts"] = Jsonb([dict(one) for one in request.boosts]) if request.boosts else None
+    return given
 
 
 def query_embedding(
@@ -135,4 +142,6 @@ def hit(row: Mapping[str, Any]) -> Hit:
     """Return the hit of one row of pgseek.search."""
     values = dict(row)
     matched = tuple(Match(**one) for one in values.pop("matched"))
+    values["duplicates"] = tuple(values["duplicates"])
+    values["other_passages"] = tuple(Passage(**one) for one in values["other_passages"])
     return Hit(id=values.pop("external_id"), matched=matched, **values)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from types import MappingProxyType
@@ -117,6 +118,17 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """Another chunk of a hit's document that the query found, with its fused score (see `Hit`)."""
+
+    ordinal: int
+    text: str
+    score: float
+    char_start: int
+    char_end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One ranked row, in the order SQL ranked it: a chunk as a rule.
 
@@ -134,6 +146,11 @@ class Hit:
     ``ordinal`` and the offsets are those of the chunk it was written for; for a whole document ``text`` is
     its first 2,000 characters. ``title`` is the document's; ``provenance`` says where the chunk stands, see
     `Chunk`; ``section`` is the text to read around it, None where the collection has no sections.
+
+    ``boost`` is the factor by which the boosts asked for changed ``score``. ``relevance`` in 0..1 estimates
+    how likely the hit answers the query and can be compared between queries; None without a calibration.
+    ``duplicates`` are ids of documents left out as repetitions of this hit. ``other_passages`` are more of
+    the document that was found, best first, and ``context`` is the text around the hit, where asked for.
     """
 
     rank: int
@@ -160,6 +177,11 @@ class Hit:
     section: str | None = None
     matched_text: str | None = None
     dense_distance: float | None = None
+    boost: float = 1.0
+    relevance: float | None = None
+    duplicates: tuple[str, ...] = ()
+    other_passages: tuple[Passage, ...] = ()
+    context: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +198,15 @@ class Search:
     With ``collapse`` each document appears once, with its best row. ``space`` is the number of another
     space to search, which must be ready. ``ef_search`` (1..1,000; HNSW), ``probes`` (1..32,768; IVFFlat) and
     ``rerank`` (1..100; indexes of less than whole vectors) make the dense leg surer and slower.
+
+    ``boosts`` multiply scores by what the metadata says; the forms are those of SQL's ``pgseek.boost``:
+    ``{"when": jsonpath, "factor": 2}``, ``{"newer": "published", "half_life": 30}`` (days),
+    ``{"field": "stars", "scale": "log", "weight": 0.1}``, ``{"expression": "1 + 0.1 * $.rating"}``.
+    Hits below ``min_score``, ``min_dense_score`` or ``min_lexical_score`` are left out; the fused score is
+    relative to the best candidate, the others are not. ``diversity`` in 0..1 trades score for difference from
+    the hits before; ``near_duplicates`` in 0..1 is the cosine from which on a hit is left out as a repetition
+    of a better one. Each hit brings ``passages`` other found chunks of its document and ``neighbours`` chunks
+    of text around it. With ``feedback`` the words and vectors of so many first answers are looked for, too.
     """
 
     query: str
@@ -197,6 +228,15 @@ class Search:
     ef_search: int | None = None
     probes: int | None = None
     rerank: int | None = None
+    boosts: Sequence[Mapping[str, Any]] = ()
+    min_score: float | None = None
+    min_dense_score: float | None = None
+    min_lexical_score: float | None = None
+    diversity: float = 0.0
+    near_duplicates: float | None = None
+    passages: int = 0
+    neighbours: int = 0
+    feedback: int = 0
 
     def __post_init__(self) -> None:
         _check_query(self.query)
@@ -230,6 +270,32 @@ class Search:
         marks = self.highlight
         if not (isinstance(marks, tuple | list) and len(marks) == 2 and all(map(_is_text, marks))):
             raise InvalidInput(f"highlight is {marks!r}, but must be two texts without NUL bytes")
+        self._check_shape()
+
+    def _check_shape(self) -> None:
+        if isinstance(self.boosts, str | Mapping) or not all(isinstance(one, Mapping) for one in self.boosts):
+            raise InvalidInput(
+                f"boosts is {self.boosts!r}, but must be a list of mappings, such as "
+                '[{"when": "$.pinned == true", "factor": 2}]'
+            )
+        for name in ("min_score", "min_dense_score", "min_lexical_score"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and math.isfinite(value)):
+                raise InvalidInput(f"{name} is {value!r}, but must be a number")
+        if not (_is_number(self.diversity) and 0 <= self.diversity <= 1):
+            raise InvalidInput(
+                f"diversity is {self.diversity!r}, but must lie in 0..1 (0 orders by score alone)"
+            )
+        same = self.near_duplicates
+        if same is not None and not (_is_number(same) and 0 < same <= 1):
+            raise InvalidInput(
+                f"near_duplicates is {same!r}, but must be above 0 and at most 1: the cosine from which on a "
+                "hit repeats a better one, 0.95, say"
+            )
+        for name in ("passages", "neighbours", "feedback"):
+            value = getattr(self, name)
+            if not _is_int(value) or not 0 <= value <= 100:
+                raise InvalidInput(f"{name} is {value!r}, but must be a whole number from 0 to 100")
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,8 @@ def test_four_ways_of_the_same_search_give_the_same_hits(dsn, docs, commands, qu
             **hit,
             "document_id": UUID(hit["document_id"]),
             "matched": tuple(Match(**one) for one in hit["matched"]),
+            "duplicates": tuple(hit["duplicates"]),
+            "other_passages": tuple(hit["other_passages"]),
         }
         for hit in json.loads(printed)
     ]
@@ -82,6 +84,8 @@ def test_four_ways_of_the_same_search_give_the_same_hits(dsn, docs, commands, qu
     ]
     for row in from_sql:
         row["matched"] = tuple(Match(**one) for one in row["matched"])
+        row["duplicates"] = tuple(row["duplicates"])
+        row["other_passages"] = tuple(row["other_passages"])
     assert from_sql == expected
     assert [row["rank"] for row in from_sql] == list(range(1, len(from_sql) + 1))
 
@@ -579,7 +583,7 @@ def test_highlight_marks_are_taken_literally(docs):
         ("'docs', 'x', lexical => 'tfidf'", "lexical is 'tfidf'"),
         ("'docs', 'x', candidates => 0", "candidates is 0"),
         ("'docs', 'x', rrf_k => 0", "rrf_k is 0"),
-        ("'docs', 'x', highlight => ARRAY['a']", "highlight is {a}"),
+        ("'docs', 'x', highlight => ARRAY['a']", 'highlight is ["a"]'),
         ("'docs', 'x', alpha => 1", "the query has no embedding"),
         ("'docs', 'x', query_embedding => '[1,2]'", "has 2 dimensions, but collection 'docs' uses wordllama"),
         ("'docs', repeat('x ', 10001)", "the query has 20002 characters"),

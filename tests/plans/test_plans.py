@@ -41,6 +41,10 @@ def filled(module_dsn):
     return module_dsn
 
 
+# How the statement begins that makes hits of a ranking.
+SHOWN = "SELECT p.place::integer, d.external_id"
+
+
 def every_plan(dsn, call):
     """Run ``call`` and return the plans of all its statements, and its rows."""
     seen = []
@@ -61,12 +65,13 @@ def every_plan(dsn, call):
 
 
 def plans(dsn, call):
-    """Run ``call`` and return the plan of the statement that ranks, as text."""
+    """Run ``call`` and return the plans of the statements that rank and show, as text."""
     seen, found = every_plan(dsn, call)
     (ranking,) = [plan for plan in seen if "FROM placed p" in plan]
+    (shown,) = [plan for plan in seen if SHOWN in plan]
     # What BM25 asks GIN for, if it is the lexical leg: one statement or more, each planned once a session.
     bm25 = [plan for plan in seen if "bm25_codes" in plan and "ORDER BY score DESC" in plan]
-    return "\n".join([ranking, *bm25]), found
+    return "\n".join([ranking, shown, *bm25]), found
 
 
 def search(options="", query=QUERY):
@@ -98,7 +103,7 @@ def test_every_mode_with_a_dense_leg_uses_hnsw(filled, options):
 def test_a_collapsed_search_uses_the_same_indexes(filled, options):
     seen, found = every_plan(filled, search(f", collapse => true{options}"))
     assert len({row["document_id"] for row in found}) == len(found) == 10
-    ranking = "\n".join(plan for plan in seen if "placed p" in plan)
+    ranking = "\n".join(plan for plan in seen if "placed p" in plan or SHOWN in plan)
     assert ("embeddings_1_hnsw" in ranking) == ("alpha => 0" not in options)
     assert "Seq Scan on chunks" not in ranking
     assert "Seq Scan on embeddings_1" not in ranking
