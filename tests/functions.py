@@ -10,6 +10,12 @@ _ASKED = "pgseek.bm25_terms(1, '{function,cach}', '{1,1}')"
 _STATISTICS = "(SELECT s.shares FROM pgseek.collection_statistics s WHERE s.collection_id = 1)"
 _BOUNDS = "'{0.53,0.58,0.66,0.75,0.85,1}'"
 _WEIGHTING = "'{1.2,0.75,20,2}'"
+_DOCS = "pgseek.require_collection('docs')"
+_OPTIONS = f"pgseek.read_options({_DOCS}, '{{}}')"
+_FUSED = (
+    f"(SELECT s AS space FROM pgseek.embedding_spaces s WHERE s.space_id = 1) AS of, pgseek.fuse({_DOCS}, of.space, NULL,"
+    f" pgseek.read_query({_DOCS}, 'function'), {_OPTIONS}, 10, NULL, 50)"
+)
 
 READING = {
     # Without a copy of the collection it writes nothing.
@@ -57,6 +63,26 @@ READING = {
     " ORDER BY s.space_id",
     "nearest": "SELECT n.* FROM (SELECT embedding FROM pgseek.embeddings_1 ORDER BY document_id, ordinal LIMIT 1)"
     " AS one, pgseek.nearest(1, one.embedding, 3) AS n",
+    "seconds": """SELECT pgseek.seconds('"2026-02-30T10:00:00+02:00"')""",
+    "boost": """SELECT pgseek.boost('{"year": 2020}', '[{"when": "$.year > 2000", "factor": 2}]', 'epoch')""",
+    "read_options": f"SELECT pgseek.read_options({_DOCS}, '{{}}')",
+    "read_query": f"SELECT (pgseek.read_query({_DOCS}, 'function cach*')).*",
+    "restricted": f"SELECT pgseek.restricted({_DOCS}, '$1')",
+    "fuse": f"SELECT f.hits, f.lexical_found FROM {_FUSED} AS f",
+    "shape": f"SELECT pgseek.shape({_DOCS}, s, f.hits, {_OPTIONS}, 2)"
+    f" FROM pgseek.embedding_spaces s, {_FUSED} AS f WHERE s.space_id = 1",
+    "expand_by_feedback": f"SELECT (x.expanded).known FROM pgseek.embedding_spaces s, {_FUSED} AS f,"
+    f" pgseek.expand_by_feedback({_DOCS}, s, NULL, pgseek.read_query({_DOCS}, 'function'), f.hits, {_OPTIONS}) AS x"
+    " WHERE s.space_id = 1",
+    "rank": f"SELECT r.hits FROM pgseek.rank({_DOCS}, 'function', NULL, {_OPTIONS}, 3) AS r",
+    "show": f"SELECT s.* FROM {_FUSED} AS f, pgseek.show({_DOCS}, f.hits, NULL,"
+    f" pgseek.read_query({_DOCS}, 'function'), {_OPTIONS}, NULL) AS s",
+    "search_page": "SELECT * FROM pgseek.search_page('docs', 'function', 1)",
+    "similar": "SELECT * FROM pgseek.similar('docs', 'lru_cache', 3)",
+    "explain": "SELECT pgseek.explain('docs', 'function') - 'milliseconds'",
+    "facet": "SELECT pgseek.facet(1, ARRAY[pgseek.document_id('lru_cache')], 'module')",
+    "facets": "SELECT pgseek.facets('docs', 'function', '{module,year:histogram:2}')",
+    "mean_embedding": "SELECT pgseek.mean_embedding(ARRAY['[1,0]', '[0,2]']::vector[], '{2,-1}')",
     "search": "SELECT * FROM pgseek.search('docs', 'cache the results of a function')",
     "canonical_language": "SELECT pgseek.canonical_language('pg_catalog.english')",
     "document_problem": """SELECT pgseek.document_problem('{"id": "", "text": "x"}')""",

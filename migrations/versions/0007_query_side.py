@@ -31,6 +31,12 @@ FUNCTIONS = (
     "rank",
     "show",
     "search",
+    "search_page",
+    "similar",
+    "explain",
+    "facet",
+    "facets",
+    "mean_embedding",
 )
 # What of them earlier revisions had, by the revision that froze it last.
 BEFORE = {"0006": ("search",)}

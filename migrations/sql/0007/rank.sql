@@ -3,6 +3,7 @@
 --             query, query_embedding, space_id, model  see search()
 --             options          see read_options()
 --             k                rows wanted
+--             given_terms      in place of those of the query
 -- Returns:    hits       the rows, see shape()
 --             fused      all candidates that there were, in order of place: hits is made of these. NULL if only the
 --                        first k were looked at
@@ -13,7 +14,7 @@
 -- Volatility: volatile, because settings of indexes are set for its statements (and put back). It writes nothing.
 CREATE OR REPLACE FUNCTION pgseek.rank(
     of_collection pgseek.collections, query text, query_embedding @vector@.vector, options jsonb, k integer,
-    space_id integer DEFAULT NULL, model text DEFAULT NULL,
+    space_id integer DEFAULT NULL, model text DEFAULT NULL, given_terms pgseek.query_terms DEFAULT NULL,
     OUT hits pgseek.candidate[], OUT fused pgseek.candidate[], OUT terms pgseek.query_terms, OUT degraded text, OUT about jsonb)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -91,7 +92,8 @@ BEGIN
         query_embedding := NULL;
     END IF;
 
-    terms := pgseek.read_query(of_collection, query, options ->> 'syntax', (options ->> 'typos')::boolean);
+    terms := CASE WHEN given_terms.lexemes IS NULL
+        THEN pgseek.read_query(of_collection, query, options ->> 'syntax', (options ->> 'typos')::boolean) ELSE given_terms END;
     IF terms.lexemes = '{}' AND (fusion = 'rrf' OR alpha < 1) THEN
         reason := concat_ws('; ', reason, CASE WHEN with_dense THEN 'dense only: ' END
             || 'the query holds no lexeme in ' || array_to_string(of_collection.languages, ', '));
