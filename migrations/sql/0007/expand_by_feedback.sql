@@ -3,10 +3,10 @@
 --             query_embedding, terms   of the query; the vector may be NULL
 --             hits     the first answers, see fuse()
 --             options  see read_options()
--- Returns:    vector    Rocchio (1971): the query's direction and 0.5 times the mean of the answers', unit vectors both
+-- Returns:    vector    Rocchio (1971): the query's direction and 0.3 times the mean of the answers', unit vectors both
 --                       for cosine; NULL if the query has none
 --             expanded  RM3 (Abdul-Jaleel et al. 2004), for BM25's weights: the 10 lexemes that weigh most in the
---                       answers, each answer counting by its score; the first has 0.4 of the weight of the query's
+--                       answers, each answer counting by its score; the first has 0.2 of the weight of the query's
 --                       heaviest word, the others less by what they weigh. What hits must match stays as it is
 -- Volatility: stable. Index: primary keys; those of bm25_terms().
 CREATE OR REPLACE FUNCTION pgseek.expand_by_feedback(
@@ -18,8 +18,8 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    dense_share CONSTANT real := 0.5;
-    lexical_share CONSTANT double precision := 0.4;
+    dense_share CONSTANT real := 0.3;
+    lexical_share CONSTANT double precision := 0.2;
     most_words CONSTANT integer := 10;
     -- Words that are looked up: those that most of the answers have.
     most_looked_up CONSTANT integer := 60;
@@ -63,6 +63,9 @@ BEGIN
              -- Those with a space are marks; those without a letter hardly say what a text is about.
              WHERE u.lexeme !~ ' ' AND u.lexeme ~ '[[:alpha:]]{2}' AND u.lexeme <> ALL (terms.known)
              GROUP BY u.lexeme ORDER BY sum(f.score) DESC, u.lexeme LIMIT most_looked_up) AS w;
+    IF likely IS NULL THEN
+        RETURN;
+    END IF;
     SELECT array_agg(b.lexeme) AS known, array_agg(b.dimension) AS dimensions, array_agg(b.count) AS counts,
            array_agg(b.gain / b.most * lexical_share * terms.weights[1]) AS weights
       INTO added
