@@ -33,9 +33,11 @@ from pgseek.errors import (
     InvalidInput,
     MissingExtra,
     PgseekError,
+    RerankerError,
     SchemaError,
     SchemaNotMigrated,
     SchemaTooNew,
+    SearchTimeout,
     SpaceMismatch,
     SyncRefused,
     UnsupportedServer,
@@ -50,6 +52,9 @@ from pgseek.indexing.describing import IndexState
 from pgseek.indexing.measuring import IndexRecall
 from pgseek.indexing.options import IndexOption
 from pgseek.indexing.tuning import IndexTuning
+from pgseek.rerankers.base import Reranker
+from pgseek.rerankers.callable import CallableReranker
+from pgseek.rerankers.registry import create_reranker
 from pgseek.sources import Columns, Files, sql_source
 from pgseek.types import (
     CacheStats,
@@ -73,6 +78,7 @@ from pgseek.types import (
     ReembedReport,
     Rejection,
     Search,
+    SearchReport,
     SpaceInfo,
     SpaceProbe,
     WorkReport,
@@ -85,6 +91,7 @@ __all__ = [
     "CacheStats",
     "CallableEmbedder",
     "CallableGenerator",
+    "CallableReranker",
     "ChangeRefused",
     "Chunk",
     "Client",
@@ -133,10 +140,14 @@ __all__ = [
     "ReembedPlan",
     "ReembedReport",
     "Rejection",
+    "Reranker",
+    "RerankerError",
     "SchemaError",
     "SchemaNotMigrated",
     "SchemaTooNew",
     "Search",
+    "SearchReport",
+    "SearchTimeout",
     "SpaceInfo",
     "SpaceMismatch",
     "SpaceProbe",
@@ -149,6 +160,7 @@ __all__ = [
     "attach",
     "create_embedder",
     "create_generator",
+    "create_reranker",
     "detach",
     "recommend",
     "sql_source",
