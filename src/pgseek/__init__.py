@@ -42,6 +42,7 @@ from pgseek.errors import (
     SyncRefused,
     UnsupportedServer,
 )
+from pgseek.expansion import Expansion, create_expansion
 from pgseek.following import attach, detach
 from pgseek.generators.base import TextGenerator
 from pgseek.generators.callable import CallableGenerator
@@ -111,6 +112,7 @@ __all__ = [
     "Embedder",
     "EmbedderError",
     "EmbedderIdentity",
+    "Expansion",
     "Files",
     "Gate",
     "GateReport",
@@ -159,6 +161,7 @@ __all__ = [
     "__version__",
     "attach",
     "create_embedder",
+    "create_expansion",
     "create_generator",
     "create_reranker",
     "detach",

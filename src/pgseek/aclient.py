@@ -15,7 +15,7 @@ from functools import partial
 from itertools import count as counter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -44,6 +44,7 @@ from pgseek.embedders.limits import Spending
 from pgseek.errors import CollectionNotFound, EmbedderError, InvalidInput, PgseekError, SpaceMismatch
 from pgseek.evaluation import spaces as comparing
 from pgseek.evaluation.measures import DEFAULT_MEASURES
+from pgseek.expansion import Expansion, as_expansion
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
 from pgseek.indexing import advising, building, describing, measuring, tuning
@@ -152,8 +153,8 @@ class AsyncClient:
         self._runner: AsyncRunner | None = None
         self._lock = asyncio.Lock()
         # Those that were made from their name.
-        self._rerankers: dict[str, Reranker] = {}
-        self._reranker_lock = asyncio.Lock()
+        self._models: dict[tuple[Callable[[Any], Any], str], Any] = {}
+        self._model_lock = asyncio.Lock()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -402,16 +403,17 @@ class AsyncClient:
                 if self._runner is not None:
                     await self._run(queue_scripts.release(worker))
 
-    async def _own_reranker(self, given: Any) -> Reranker:
-        """Return a reranker; one that is named is made once."""
-        async with self._reranker_lock:
-            found = self._rerankers.get(given) if isinstance(given, str) else None
+    async def _own_model(self, make_model: Callable[[Any], T], given: Any) -> T:
+        """Return a reranker or an expansion; one that is named is made once."""
+        async with self._model_lock:
+            named = isinstance(given, str)
+            found = self._models.get((make_model, given)) if named else None
             if found is None:
-                found = await asyncio.to_thread(as_reranker, given)
-                if isinstance(given, str):
-                    self._rerankers[given] = found
-            self._share_limits(found)
-            return found
+                found = await asyncio.to_thread(make_model, given)
+                if named:
+                    self._models[make_model, given] = found
+            self._share_limits(getattr(found, "writer", found))
+            return cast("T", found)
 
     def _share_limits(self, service: object) -> None:
         """Let the database keep a service's limits, for all processes that use this one."""
@@ -565,6 +567,7 @@ class AsyncCollection:
         reranker: Reranker | Callable[[str, list[str]], Any] | str | None = None,
         rerank_top: int | None = None,
         rerank_budget: float | None = None,
+        expand: Expansion | Callable[[str], str | Iterable[str]] | str | None = None,
         report: Callable[[SearchReport], None] | None = None,
     ) -> list[Hit]:
         """Return the best ``k`` chunks, best first; ties by document id, then ordinal.
@@ -590,8 +593,13 @@ class AsyncCollection:
         when ``timeout`` is over, the fused order is returned and says so in ``degraded``. ``report`` is
         called in the end with what was done and how long each part took.
 
+        ``expand`` has texts written for the query, whose vectors join its own: 'hyde:openai:gpt-4.1-mini' an
+        answer, 'queries:openai:gpt-4.1-mini' three other queries, a function ``(query) -> texts`` its own
+        queries, or an `Expansion`. ``on_embedder_error`` and ``timeout`` hold for its model, too.
+
         Raises:
             InvalidInput, DimensionMismatch, EmbedderError, CollectionNotFound, DatabaseError.
+            GeneratorError: unless ``on_embedder_error`` is 'lexical': the query is not expanded then.
             RerankerError: unless ``on_embedder_error`` is 'lexical': the fused order is returned then.
             SearchTimeout: says what took how long.
             SpaceMismatch: the vector is of another model than the space.
@@ -635,12 +643,15 @@ class AsyncCollection:
         )
         if reranker is None and (rerank_top, rerank_budget) != (None, None):
             raise InvalidInput("rerank_top and rerank_budget are a reranker's: give reranker, too")
-        made = None if reranker is None else await self._client._own_reranker(reranker)
+        if expand is not None and query_embedding is not None:
+            raise InvalidInput("expand embeds what is written for the query: leave query_embedding out")
+        made = None if reranker is None else await self._client._own_model(as_reranker, reranker)
+        expansion = None if expand is None else await self._client._own_model(as_expansion, expand)
         stages = Stages(self.name, policy)
         while True:
             info = self._info
             try:
-                hits = await self._search(info, request, stages, made, query_embedding, model)
+                hits = await self._search(info, request, stages, made, expansion, query_embedding, model)
             except (SpaceMismatch, InvalidInput, CollectionNotFound):
                 # The collection may have changed to another model, or other chunks, since it was opened.
                 now = await self._renew()
@@ -660,6 +671,7 @@ class AsyncCollection:
         request: Search,
         stages: Stages,
         reranker: Reranker | None,
+        expansion: Expansion | None,
         query_embedding: Sequence[float] | None,
         model: str | None,
     ) -> list[Hit]:
@@ -675,7 +687,7 @@ class AsyncCollection:
             search_scripts.lack_embedding(stages, str(info.identity), error)
             return await self._client._run(search_scripts.search_without(info, request, stages, reranker))
         run = embedding_scripts.Embedding(info, embedder, policy, Spending(), None, self._given)
-        return await self._client._run(search_scripts.search(run, request, stages, reranker))
+        return await self._client._run(search_scripts.search(run, request, stages, reranker, expansion))
 
     async def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
         """Return a document, None if there is no such id."""

@@ -16,7 +16,8 @@ from psycopg.types.json import Jsonb
 from pgseek import cache, spaces
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedding import Embedding
-from pgseek.errors import DimensionMismatch, EmbedderError, InvalidInput, RerankerError
+from pgseek.errors import DimensionMismatch, EmbedderError, GeneratorError, InvalidInput, RerankerError
+from pgseek.expansion import Expansion, expand
 from pgseek.passages import embedding_text
 from pgseek.rerankers.base import Reranker, checked_scores
 from pgseek.stages import Stages, within
@@ -50,9 +51,13 @@ _NUMBERS = (
 
 
 def search(
-    run: Embedding, request: Search, stages: Stages, reranker: Reranker | None = None
+    run: Embedding,
+    request: Search,
+    stages: Stages,
+    reranker: Reranker | None = None,
+    expansion: Expansion | None = None,
 ) -> Script[list[Hit]]:
-    """Embed the query (through the cache) unless only the lexical leg runs, then search."""
+    """Embed the query (through the cache) and expand it, unless only the lexical leg runs, then search."""
     info = yield from _searched(run.info, request, stages)
     run = run.of(info.space)
     embedding = None
@@ -60,6 +65,8 @@ def search(
         embedding = yield from _query_vector(run, request, stages)
         if embedding is None:
             request = by_words(request)
+        elif expansion is not None:
+            embedding = yield from _expanded(expansion, run, request, embedding, stages)
     return (yield from _finished(info, request, stages, reranker, embedding))
 
 
@@ -111,8 +118,7 @@ def _query_vector(run: Embedding, request: Search, stages: Stages) -> Script[Vec
     """Return the query's vector, None if the embedder failed and the request says to do without."""
     strict = stages.policy.on_embedder_error == "raise"
     with stages.stage("embed"):
-        left = stages.left()
-        seconds = left if strict or left is None else left * EMBEDDING_SHARE
+        seconds = stages.left(1.0 if strict else EMBEDDING_SHARE)
         try:
             return (
                 yield from query_embedding(run.info, run.embedder, request.query, run.policy, stages, seconds)
@@ -128,6 +134,28 @@ def _query_vector(run: Embedding, request: Search, stages: Stages) -> Script[Vec
             told = f"{model} had not embedded the query after {seconds:.3g} s"
             stages.lack(f"lexical only: {told}", told)
     return None
+
+
+def _expanded(
+    expansion: Expansion, run: Embedding, request: Search, own: Vectors, stages: Stages
+) -> Script[Vectors]:
+    """Return the vector of the expanded query; the query's own, if a model failed and that is no error."""
+    strict = stages.policy.on_embedder_error == "raise"
+    share = 1.0 if strict else EMBEDDING_SHARE
+    with stages.stage("expand"):
+        try:
+            return (yield from expand(expansion, run, request.query, own, stages, share))
+        except (GeneratorError, EmbedderError) as error:
+            if strict:
+                raise
+            told = f"the query was not expanded by {expansion.name}"
+            stages.lack(f"not expanded: {error}", f"{told} ({kind_of(error)})")
+        except CallTimeout as error:
+            told = f"{expansion.name} had not expanded the query"
+            if strict:
+                raise CallTimeout(told) from error
+            stages.lack(f"not expanded: {told} in time", f"{told} in time")
+    return own
 
 
 def lack_embedding(stages: Stages, model: str, error: EmbedderError) -> None:

@@ -51,6 +51,7 @@ class Stages:
         self.events: list[str] = []
         self.cached: bool | None = None
         self.reranked = 0
+        self.texts: tuple[str, ...] = ()
         self._started = time.perf_counter()
 
     @property
@@ -58,9 +59,9 @@ class Stages:
         """Seconds since it began."""
         return time.perf_counter() - self._started
 
-    def left(self) -> float | None:
-        """Return the seconds it has left, 0 or more; None without a limit."""
-        return None if self.timeout is None else max(0.0, self.timeout - self.seconds)
+    def left(self, share: float = 1.0) -> float | None:
+        """Return the seconds it has left, 0 or more, or a share of them; None without a limit."""
+        return None if self.timeout is None else max(0.0, self.timeout - self.seconds) * share
 
     def lack(self, reason: str, event: str) -> None:
         """Note what the search does without."""
@@ -78,7 +79,14 @@ class Stages:
         for stage in self.done:
             stages[stage.name] = stages.get(stage.name, 0.0) + stage.seconds
         return SearchReport(
-            self.collection, hits, self.seconds, stages, self.cached, self.reranked, tuple(self.lacking)
+            collection=self.collection,
+            hits=hits,
+            seconds=self.seconds,
+            stages=stages,
+            cached=self.cached,
+            reranked=self.reranked,
+            degraded=tuple(self.lacking),
+            texts=self.texts,
         )
 
     @contextlib.contextmanager

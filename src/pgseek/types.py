@@ -195,9 +195,10 @@ class Hit:
 class SearchReport:
     """What a search did, in seconds unless named otherwise; ``stages`` says how long each part took.
 
-    They are 'space' (another one looked up), 'embed', 'search' (the statement) and 'rerank', as far as they
-    were needed. ``cached`` is whether the query's vector was known, None where none was asked for.
+    They are 'space' (another one looked up), 'embed', 'expand', 'search' (the statement) and 'rerank', as far
+    as they were needed. ``cached`` is whether the query's vector was known, None where none was asked for.
     ``reranked`` hits were read by the reranker. ``degraded`` says what the search did without.
+    ``texts`` are those that were written for the query, and searched with it.
     """
 
     collection: str
@@ -207,6 +208,7 @@ class SearchReport:
     cached: bool | None = None
     reranked: int = 0
     degraded: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,3 +71,12 @@ def test_what_fails_is_told(search, server):
     assert (code, "took longer than its timeout of 1e-05 s" in err) == (1, True)
     code, _, err = search("a function", "--rerank-top", 5)
     assert (code, "give reranker, too" in err) == (2, True)
+
+
+def test_what_is_written_for_the_query_is_printed(search):
+    code, out, err = search("a function", "--expand", "hyde:openai-compatible:tiny", "--explain")
+    assert code == 0, err
+    assert "written: In short: " in out
+    assert "expand " in out
+    code, _, err = search("a function", "--expand", "hide:openai:tiny")
+    assert (code, "give hyde:PROVIDER:MODEL" in err) == (2, True)

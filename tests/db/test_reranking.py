@@ -207,7 +207,7 @@ def test_cohere_by_its_name_end_to_end(docs, monkeypatch):
         )
         docs.search(QUERY, k=6, reranker="cohere:rerank-v3.5")
         # One object for the client, whose limits the database keeps.
-        (made,) = docs._client._rerankers.values()
+        (made,) = docs._client._models.values()
         assert len(server.requests) == 2
         made._client._client_wrapper.httpx_client.httpx_client.close()
 

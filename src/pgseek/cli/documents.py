@@ -76,6 +76,10 @@ def search(
     rerank_budget: Annotated[
         float | None, typer.Option(help="seconds after which the fused order is printed")
     ] = None,
+    expand: Annotated[
+        str | None,
+        typer.Option(help="have a model write for the query: hyde:openai:MODEL, queries:openai:MODEL"),
+    ] = None,
     on_embedder_error: Annotated[
         str | None, typer.Option(help="raise, or lexical: search by words alone where a model fails")
     ] = None,
@@ -112,6 +116,7 @@ def search(
             rerank=rerank,
             on_embedder_error=cast("Any", on_embedder_error),
             timeout=timeout,
+            expand=expand,
             reranker=reranker,
             rerank_top=rerank_top,
             rerank_budget=rerank_budget,

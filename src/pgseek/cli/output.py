@@ -107,7 +107,9 @@ def _reranked(hit: Hit) -> str:
 
 
 def print_stages(report: SearchReport) -> None:
-    """Print how long each part of a search took."""
+    """Print how long each part of a search took, and what was written for the query."""
+    for text in report.texts:
+        out.print(Text("written: ", "dim") + Text(" ".join(text.split())), soft_wrap=True)
     parts = ", ".join(f"{name} {seconds * 1000:.1f}" for name, seconds in report.stages.items())
     out.print(f"[dim]milliseconds: {parts}; in all {report.seconds * 1000:.1f}[/]", soft_wrap=True)
 
