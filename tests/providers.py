@@ -1,4 +1,4 @@
-"""A service of embeddings and chat models on this machine, spoken to as OpenAI, Azure OpenAI or Cohere; it can be
+"""A service of embeddings, rerank and chat models on this machine, spoken to as OpenAI, Azure OpenAI or Cohere; it can be
 told to fail.
 
     with ProviderServer() as server:
@@ -50,6 +50,12 @@ def vector_of(model: str, text: str, dimensions: int, input_type: str = "") -> n
     digest = hashlib.sha256("\0".join([model, text, input_type]).encode("utf-8", "surrogatepass")).digest()
     vector = np.random.default_rng(int.from_bytes(digest[:8], "big")).standard_normal(dimensions)
     return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def relevance_of(query: str, text: str) -> float:
+    """Return what the rerank model gives a text: the share of the query's words that it has, in 0..1."""
+    words = set(query.lower().split())
+    return len(words & set(re.findall(r"\w+", text.lower()))) / len(words)
 
 
 def tokens_of(text: str) -> int:
@@ -345,6 +351,8 @@ def _answer(
         return 200, fault.body, []
     if isinstance(wire, _Chat):
         return 200, json.dumps(wire.chat_answer(server, request)), list(request.texts)
+    if isinstance(wire, _Rerank):
+        return 200, json.dumps(wire.rerank_answer(request, fault)), list(request.texts)
     input_type = request.arguments.get("input_type", "")
     length = fault.wrong_dimensions or dimensions
     rows = [
@@ -622,6 +630,38 @@ class _Cohere(_Wire):
         return {"id": str(uuid.uuid4()), "message": self.message(refused, request)}
 
 
+class _Rerank(_Cohere):
+    """Cohere's rerank: texts come back by their places, best first."""
+
+    texts_field = "documents"
+    most_texts = 1000
+
+    def check(self, server: ProviderServer, request: Request) -> tuple[str, int]:
+        self.check_key(request)
+        if not request.model.startswith("rerank-"):
+            raise Refused(404)
+        if not 1 <= len(request.texts) <= self.most_texts:
+            raise Refused(400, self.count_message(len(request.texts)))
+        if not request.arguments.get("query"):
+            raise Refused(400, "invalid request: query must not be empty")
+        if any(server.bad_text is not None and server.bad_text in text for text in request.texts):
+            raise Refused(400)
+        return request.model, 1
+
+    def rerank_answer(self, request: Request, fault: Fault) -> Any:
+        scores = [relevance_of(request.arguments["query"], text) for text in request.texts]
+        order = sorted(range(len(scores)), key=lambda place: -scores[place])
+        order = order[: request.arguments.get("top_n", len(order))]
+        results = [{"index": place, "relevance_score": scores[place]} for place in order]
+        if fault.missing or fault.duplicate_index:
+            results = results[:-1] + ([results[0]] if fault.duplicate_index else [])
+        return {
+            "id": str(uuid.uuid4()),
+            "results": results,
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
+        }
+
+
 class _Chat(_Wire):
     """OpenAI's chat completions; a request's texts are its messages."""
 
@@ -667,6 +707,8 @@ class _Chat(_Wire):
 def _wire_of(path: str) -> _Wire:
     if path == "/v2/embed":
         return _Cohere()
+    if path == "/v2/rerank":
+        return _Rerank()
     if path == "/v1/chat/completions":
         return _Chat()
     return _Azure() if re.fullmatch(r"/openai/deployments/[^/]+/embeddings", path) else _Wire()

@@ -28,6 +28,7 @@ NAMES = [
     ("wait([underway.future],", "await asyncio.wait([asyncio.wrap_future(underway.future)],"),
     ("time.sleep(", "await asyncio.sleep("),
     ("threading.Lock()", "asyncio.Lock()"),
+    ("with self._model_lock", "async with self._model_lock"),
     ("with self._lock", "async with self._lock"),
     ("ConnectionPool", "AsyncConnectionPool"),
     ("psycopg.Connection[", "psycopg.AsyncConnection["),
@@ -36,13 +37,16 @@ NAMES = [
     ("import Callable, Iterable", "import Awaitable, Callable, Iterable"),
     ("def __enter__", "async def __aenter__"),
     ("def __exit__", "async def __aexit__"),
-    ("with self._pool.connection()", "async with self._pool.connection()"),
+    ("with self._pool.connection(", "async with self._pool.connection("),
+    ("waiting = future", "waiting = asyncio.wrap_future(future)"),
+    ("wait([waiting],", "await asyncio.wait([waiting],"),
+    ("            case Call(function, None):\n                result = function()\n", ""),
     ("with connection.cursor().copy", "async with connection.cursor().copy"),
 ]
 CLASSES = re.compile(r"\b(Client|Collection|Runner)\b")
 COROUTINES = (
     "close|open|create_collection|collection|list_collections|drop_collection|_run|run|info|"
-    "ingest|plan|search|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_own_generator|_renew|_follow|_search|"
+    "ingest|plan|search|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_own_generator|_own_model|_renew|_follow|_search|"
     "_perform|_ask|_transact|"
     "cache_stats|prune_cache|clear_cache|work|_serve|queue_status|retry_queue|failed_documents|attach|detach|"
     "spaces|space|plan_reembed|reembed|plan_rechunk|rechunk|activate|rollback|retire|probe|compare_spaces|"
@@ -52,12 +56,12 @@ AWAITED = re.compile(
     r"self\._run\(|self\._serve\(|self\._client\.(?:_run|_serve|work)\(|self\.build_index\(|"
     r"self\._runner\.close\(|runner\.run\(|runner\.open\(|"
     r"self\._pool\.(?:open|close)\(|self\._transact\(|self\._ask\(|self\.close\(|self\._own_embedder\(|self\._renew\(|self\._follow\(|self\._search\(|"
-    r"self\._own_generator\(|"
+    r"self\._own_generator\(|self\._client\._own_model\(|"
     r"(?<=return )(?:_drive|_perform_on|_listen_on)\(|(?<== )perform\(|connection\.execute\(|"
     r"cursor\.fetchall\(|copy\.write_row\("
 )
 THREADED = re.compile(
-    r"(?<== )(checked_query|advance|Session|planning\.target|rechunking\.wanted|comparing\.Wanted|"
+    r"(?<== )(advance|make_model|Session|planning\.target|rechunking\.wanted|comparing\.Wanted|"
     r"collection_scripts\.(?:embedder_of|own_generator))\("
 )
 

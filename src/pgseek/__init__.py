@@ -33,13 +33,16 @@ from pgseek.errors import (
     InvalidInput,
     MissingExtra,
     PgseekError,
+    RerankerError,
     SchemaError,
     SchemaNotMigrated,
     SchemaTooNew,
+    SearchTimeout,
     SpaceMismatch,
     SyncRefused,
     UnsupportedServer,
 )
+from pgseek.expansion import Expansion, create_expansion
 from pgseek.following import attach, detach
 from pgseek.generators.base import TextGenerator
 from pgseek.generators.callable import CallableGenerator
@@ -50,6 +53,9 @@ from pgseek.indexing.describing import IndexState
 from pgseek.indexing.measuring import IndexRecall
 from pgseek.indexing.options import IndexOption
 from pgseek.indexing.tuning import IndexTuning
+from pgseek.rerankers.base import Reranker
+from pgseek.rerankers.callable import CallableReranker
+from pgseek.rerankers.registry import create_reranker
 from pgseek.sources import Columns, Files, sql_source
 from pgseek.types import (
     CacheStats,
@@ -73,6 +79,7 @@ from pgseek.types import (
     ReembedReport,
     Rejection,
     Search,
+    SearchReport,
     SpaceInfo,
     SpaceProbe,
     WorkReport,
@@ -85,6 +92,7 @@ __all__ = [
     "CacheStats",
     "CallableEmbedder",
     "CallableGenerator",
+    "CallableReranker",
     "ChangeRefused",
     "Chunk",
     "Client",
@@ -104,6 +112,7 @@ __all__ = [
     "Embedder",
     "EmbedderError",
     "EmbedderIdentity",
+    "Expansion",
     "Files",
     "Gate",
     "GateReport",
@@ -133,10 +142,14 @@ __all__ = [
     "ReembedPlan",
     "ReembedReport",
     "Rejection",
+    "Reranker",
+    "RerankerError",
     "SchemaError",
     "SchemaNotMigrated",
     "SchemaTooNew",
     "Search",
+    "SearchReport",
+    "SearchTimeout",
     "SpaceInfo",
     "SpaceMismatch",
     "SpaceProbe",
@@ -148,7 +161,9 @@ __all__ = [
     "__version__",
     "attach",
     "create_embedder",
+    "create_expansion",
     "create_generator",
+    "create_reranker",
     "detach",
     "recommend",
     "sql_source",

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import count as counter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -39,24 +39,28 @@ from pgseek.config import Settings
 from pgseek.db.connection import translate
 from pgseek.db.limits import shared_connection, shared_limiter
 from pgseek.db.session import CONFLICTS, Session
-from pgseek.embedders.base import Embedder, checked_query
+from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
-from pgseek.errors import CollectionNotFound, InvalidInput, PgseekError, SpaceMismatch
+from pgseek.errors import CollectionNotFound, EmbedderError, InvalidInput, PgseekError, SpaceMismatch
 from pgseek.evaluation import spaces as comparing
 from pgseek.evaluation.measures import DEFAULT_MEASURES
+from pgseek.expansion import Expansion, as_expansion
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
 from pgseek.indexing import advising, building, describing, measuring, tuning
 from pgseek.prepare import BATCH_SIZE
 from pgseek.reembed import planning, rechunking, running, switching
+from pgseek.rerankers.base import Reranker
+from pgseek.rerankers.registry import as_reranker
+from pgseek.stages import Stages
 from pgseek.steps import (
     ATTEMPTS,
     PATIENCE,
     Await,
     Background,
+    Call,
     CopyIn,
     Done,
-    EmbedQuery,
     Fetch,
     Join,
     Listen,
@@ -72,6 +76,7 @@ from pgseek.steps import (
     Transact,
     Underway,
     advance,
+    called,
     close,
 )
 from pgseek.syncing import Sync
@@ -88,6 +93,7 @@ from pgseek.types import (
     InputType,
     Lexical,
     Normalization,
+    OnEmbedderError,
     ProbeReport,
     QueueFailure,
     QueuePolicy,
@@ -95,9 +101,13 @@ from pgseek.types import (
     ReembedPlan,
     ReembedReport,
     Search,
+    SearchPolicy,
+    SearchReport,
     SpaceInfo,
     Syntax,
     WorkReport,
+    check_failure_policy,
+    check_seconds,
 )
 from pgseek.vectors import Metric, Storage, VectorIndex
 
@@ -113,16 +123,38 @@ class AsyncClient:
     the embedded server, in ``data_dir`` or the user's data directory. Safe to share between
     threads. Close it, or use it as a context manager.
 
+    ``on_embedder_error`` and ``search_timeout`` (seconds) are the defaults of its searches, see
+    `AsyncCollection.search`; without them those of PGSEEK_ON_EMBEDDER_ERROR and PGSEEK_SEARCH_TIMEOUT.
+
+    Raises:
+        InvalidInput, ConfigurationError: an argument, or a variable of the environment, is wrong.
+
     Raises, on first use:
         ConnectionFailed, UnsupportedServer, SchemaNotMigrated, SchemaTooNew: see each.
     """
 
-    def __init__(self, dsn: str | None = None, *, data_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        data_dir: str | Path | None = None,
+        on_embedder_error: OnEmbedderError | None = None,
+        search_timeout: float | None = None,
+    ) -> None:
         self._dsn = None if dsn is None else SecretStr(dsn)
         self._data_dir = data_dir
         self._settings = Settings()
+        if on_embedder_error is not None:
+            check_failure_policy(on_embedder_error)
+            self._settings.on_embedder_error = on_embedder_error
+        if search_timeout is not None:
+            check_seconds("search_timeout", search_timeout)
+            self._settings.search_timeout = search_timeout
         self._runner: AsyncRunner | None = None
         self._lock = asyncio.Lock()
+        # Those that were made from their name.
+        self._models: dict[tuple[Callable[[Any], Any], str], Any] = {}
+        self._model_lock = asyncio.Lock()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -371,6 +403,18 @@ class AsyncClient:
                 if self._runner is not None:
                     await self._run(queue_scripts.release(worker))
 
+    async def _own_model(self, make_model: Callable[[Any], T], given: Any) -> T:
+        """Return a reranker or an expansion; one that is named is made once."""
+        async with self._model_lock:
+            named = isinstance(given, str)
+            found = self._models.get((make_model, given)) if named else None
+            if found is None:
+                found = await asyncio.to_thread(make_model, given)
+                if named:
+                    self._models[make_model, given] = found
+            self._share_limits(getattr(found, "writer", found))
+            return cast("T", found)
+
     def _share_limits(self, service: object) -> None:
         """Let the database keep a service's limits, for all processes that use this one."""
         share = getattr(service, "share_limits", None)
@@ -518,6 +562,13 @@ class AsyncCollection:
         passages: int = 0,
         neighbours: int = 0,
         feedback: int = 0,
+        on_embedder_error: OnEmbedderError | None = None,
+        timeout: float | None = None,
+        reranker: Reranker | Callable[[str, list[str]], Any] | str | None = None,
+        rerank_top: int | None = None,
+        rerank_budget: float | None = None,
+        expand: Expansion | Callable[[str], str | Iterable[str]] | str | None = None,
+        report: Callable[[SearchReport], None] | None = None,
     ) -> list[Hit]:
         """Return the best ``k`` chunks, best first; ties by document id, then ordinal.
 
@@ -531,8 +582,26 @@ class AsyncCollection:
         document appears once, with the best of its rows. ``space`` searches another embedding space than the
         active one, which must be ready. The other options are those of `Search`, which says more of each.
 
+        ``on_embedder_error`` 'lexical' searches by words alone where the query cannot be embedded: each hit
+        says so in ``degraded``, and the log once. ``timeout``, in seconds, is for all that the search does,
+        on the server too; with 'lexical' the embedder may take half of it. None means what the client was
+        made with; ``math.inf`` is no limit.
+
+        ``reranker`` reads the query with each of the first ``rerank_top`` hits (default: 50, or ``k``) and
+        orders them anew: a name such as 'cohere:rerank-v3.5' or 'cross-encoder:FOLDER', which is loaded once
+        per client, an object, or a function ``(query, texts) -> scores``. After ``rerank_budget`` seconds, or
+        when ``timeout`` is over, the fused order is returned and says so in ``degraded``. ``report`` is
+        called in the end with what was done and how long each part took.
+
+        ``expand`` has texts written for the query, whose vectors join its own: 'hyde:openai:gpt-4.1-mini' an
+        answer, 'queries:openai:gpt-4.1-mini' three other queries, a function ``(query) -> texts`` its own
+        queries, or an `Expansion`. ``on_embedder_error`` and ``timeout`` hold for its model, too.
+
         Raises:
             InvalidInput, DimensionMismatch, EmbedderError, CollectionNotFound, DatabaseError.
+            GeneratorError: unless ``on_embedder_error`` is 'lexical': the query is not expanded then.
+            RerankerError: unless ``on_embedder_error`` is 'lexical': the fused order is returned then.
+            SearchTimeout: says what took how long.
             SpaceMismatch: the vector is of another model than the space.
         """
         request = Search(
@@ -565,10 +634,24 @@ class AsyncCollection:
             neighbours=neighbours,
             feedback=feedback,
         )
+        defaults = self._client._settings
+        policy = SearchPolicy(
+            on_embedder_error=on_embedder_error or defaults.on_embedder_error,
+            timeout=defaults.search_timeout if timeout is None else timeout,
+            rerank_top=rerank_top,
+            rerank_budget=rerank_budget,
+        )
+        if reranker is None and (rerank_top, rerank_budget) != (None, None):
+            raise InvalidInput("rerank_top and rerank_budget are a reranker's: give reranker, too")
+        if expand is not None and query_embedding is not None:
+            raise InvalidInput("expand embeds what is written for the query: leave query_embedding out")
+        made = None if reranker is None else await self._client._own_model(as_reranker, reranker)
+        expansion = None if expand is None else await self._client._own_model(as_expansion, expand)
+        stages = Stages(self.name, policy)
         while True:
             info = self._info
             try:
-                return await self._search(info, request, query_embedding, model)
+                hits = await self._search(info, request, stages, made, expansion, query_embedding, model)
             except (SpaceMismatch, InvalidInput, CollectionNotFound):
                 # The collection may have changed to another model, or other chunks, since it was opened.
                 now = await self._renew()
@@ -576,21 +659,35 @@ class AsyncCollection:
                     raise
                 if query_embedding is not None and now.identity != info.identity:
                     raise
+                stages.again()
+            else:
+                if report is not None:
+                    report(stages.report(len(hits)))
+                return hits
 
     async def _search(
         self,
         info: CollectionInfo,
         request: Search,
-        query_embedding: Sequence[float] | None = None,
-        model: str | None = None,
+        stages: Stages,
+        reranker: Reranker | None,
+        expansion: Expansion | None,
+        query_embedding: Sequence[float] | None,
+        model: str | None,
     ) -> list[Hit]:
         if query_embedding is not None:
-            script = search_scripts.search_given(info, request, query_embedding, model)
+            script = search_scripts.search_given(info, request, stages, reranker, query_embedding, model)
             return await self._client._run(script)
         policy = self._client._settings.cache_policy()
-        embedder = await self._own_embedder(info)
+        try:
+            embedder = await self._own_embedder(info)
+        except EmbedderError as error:
+            if stages.policy.on_embedder_error == "raise":
+                raise
+            search_scripts.lack_embedding(stages, str(info.identity), error)
+            return await self._client._run(search_scripts.search_without(info, request, stages, reranker))
         run = embedding_scripts.Embedding(info, embedder, policy, Spending(), None, self._given)
-        return await self._client._run(search_scripts.search(run, request))
+        return await self._client._run(search_scripts.search(run, request, stages, reranker, expansion))
 
     async def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
         """Return a document, None if there is no such id."""
@@ -1094,8 +1191,14 @@ class AsyncRunner:
             case Sleep(seconds):
                 await asyncio.sleep(seconds)
                 result = None
-            case EmbedQuery(embedder, text):
-                result = await asyncio.to_thread(checked_query, embedder, text)
+            case Call(function, seconds):
+                future = self._background.call(function)
+                waiting = asyncio.wrap_future(future)
+                try:
+                    await asyncio.wait([waiting], timeout=seconds)
+                finally:
+                    waiting.cancel()
+                result = called(future)
             case _:
                 result = await self._ask(step)
         return result
@@ -1108,6 +1211,8 @@ class AsyncRunner:
             async with self._pool.connection() as connection:
                 return await _perform_on(connection, step)
         except PoolTimeout as error:
+            if isinstance(step, Transact) and step.seconds is not None and step.seconds < self._pool.timeout:
+                raise TimeoutError("no connection became free in time") from error
             raise self._session.unreachable(self._pool.get_stats()["pool_size"]) from error
         except psycopg.Error as error:
             raise translate(error, self._session.dsn) from error
@@ -1115,7 +1220,7 @@ class AsyncRunner:
     async def _transact(self, step: Transact) -> Any:
         for attempt in counter(1):
             try:
-                async with self._pool.connection() as connection, connection.transaction():
+                async with self._pool.connection(step.seconds) as connection, connection.transaction():
                     return await _drive(step.script(), partial(_perform_on, connection))
             except CONFLICTS:
                 if attempt == ATTEMPTS:

@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pgseek.errors import ConfigurationError
-from pgseek.types import MAX_DAYS, CachePolicy
+from pgseek.types import MAX_DAYS, CachePolicy, OnEmbedderError
 
 MEBIBYTE = 1024 * 1024
 
@@ -31,7 +31,8 @@ class Settings(BaseSettings):
     ``data_dir`` belongs to the embedded server. ``embedder`` is the default of new collections.
     ``pool_size`` bounds the connections of one client. ``cache_document_days`` and
     ``cache_query_days`` are how long vectors are kept, ``cache_max_mb`` what pruning leaves of them;
-    no value (in the environment: an empty one) means no bound.
+    no value (in the environment: an empty one) means no bound. ``on_embedder_error`` and
+    ``search_timeout`` (seconds) are what searches go by unless told otherwise.
     """
 
     model_config = SettingsConfigDict(env_prefix="PGSEEK_", extra="ignore")
@@ -44,6 +45,8 @@ class Settings(BaseSettings):
     cache_document_days: float | None = Field(default=None, gt=0, le=MAX_DAYS)
     cache_query_days: float | None = Field(default=30, gt=0, le=MAX_DAYS)
     cache_max_mb: int | None = Field(default=None, ge=0, description="1024 * 1024 bytes")
+    on_embedder_error: OnEmbedderError = "raise"
+    search_timeout: float | None = Field(default=None, gt=0, description="seconds")
 
     def __init__(self, **given: Any) -> None:
         """Read the environment. Raises `ConfigurationError`, naming the variable that is wrong."""
@@ -57,7 +60,9 @@ class Settings(BaseSettings):
             ]
             raise ConfigurationError("; ".join(wrong) or str(error)) from None
 
-    @field_validator("cache_document_days", "cache_query_days", "cache_max_mb", mode="before")
+    @field_validator(
+        "cache_document_days", "cache_query_days", "cache_max_mb", "search_timeout", mode="before"
+    )
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         # An environment variable has no other way to say None.

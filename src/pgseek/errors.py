@@ -21,7 +21,9 @@
     ├── ChangeRefused                  a change of chunks or model cannot begin or take effect now
     ├── EmbedderError                  an embedder failed or returned something unusable
     │   └── CostLimitReached           the next request would cost more than ``max_cost``
-    └── GeneratorError                 what writes questions and summaries failed
+    ├── GeneratorError                 what writes questions and summaries failed
+    ├── RerankerError                  a reranker failed or returned something unusable
+    └── SearchTimeout (TimeoutError)   a search took longer than it may; says what took how long
 """
 
 from __future__ import annotations
@@ -114,3 +116,11 @@ class CostLimitReached(EmbedderError):
 
 class GeneratorError(PgseekError):
     """What writes questions and summaries failed or returned something unusable."""
+
+
+class RerankerError(PgseekError):
+    """A reranker failed or returned something unusable."""
+
+
+class SearchTimeout(PgseekError, TimeoutError):
+    """A search took longer than its ``timeout``; the message says what took how long."""

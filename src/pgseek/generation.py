@@ -102,10 +102,11 @@ def _keep(
                 refused[requests[arrival.place]] = arrival.refused
     if fresh:
         made.update(fresh)
-        yield from _store(generator, fresh)
+        yield from store(generator, fresh)
 
 
-def _store(generator: TextGenerator, texts: Mapping[Request, tuple[str, ...]]) -> Script[None]:
+def store(generator: TextGenerator, texts: Mapping[Request, tuple[str, ...]]) -> Script[None]:
+    """Keep what was written."""
     # In the order of the key: two workers that store the same then wait for each other, but never both.
     rows: list[Any] = sorted(
         (cache_identity(generator, request.kind, request.count), request.key, json.dumps(made))

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from pgseek.chunking import chunk_text, cut_text, divide
@@ -182,7 +182,8 @@ def add_written(
                 row.chunk,
                 ordinal=len(passages.rows[document]),
                 text=text,
-                kind=request.kind,
+                # Nothing is written for queries here.
+                kind=cast("GeneratedKind", request.kind),
                 of_ordinal=row.chunk.ordinal,
             )
             # It is read as it is: a question is compared with questions.

@@ -13,14 +13,16 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, LiteralString, Protocol, TypeVar
 
 import psycopg
 from psycopg.sql import SQL, Composed
 
+from pgseek.calls import Calls, Outcome
 from pgseek.db.connection import translate
-from pgseek.embedders.base import Embedded, Embedder, Vectors, embed_many
+from pgseek.embedders.base import Embedded, Embedder, Vectors, checked_query, embed_many
 from pgseek.embedders.limits import Spending
 from pgseek.errors import PgseekError
 from pgseek.generators.base import Arrival, Request, TextGenerator, generate_many
@@ -56,9 +58,14 @@ class CopyIn:
 
 @dataclass(frozen=True, slots=True)
 class Transact:
-    """Run a script inside one transaction; made anew when a deadlock asks for another try."""
+    """Run a script inside one transaction; made anew when a deadlock asks for another try.
+
+    Ends in a `TimeoutError` if no connection is free within ``seconds``, where that is less than the pool's
+    own patience.
+    """
 
     script: Callable[[], Generator[Any, Any, Any]]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +178,20 @@ class Underway:
         return self.future.result() if self.future.done() else None
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedQuery:
-    """Embed one query; the result is float32 (d,)."""
+class CallTimeout(TimeoutError):
+    """A call did not end within its seconds; it goes on by itself, and what comes of it is dropped."""
 
-    embedder: Embedder
-    text: str
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call a function that may block; the result is what it returns.
+
+    Without ``seconds`` the blocking client calls it in the caller's own thread. With them it ends in a
+    `CallTimeout` once they are over.
+    """
+
+    function: Callable[[], Any]
+    seconds: float | None = None
 
 
 class Background:
@@ -193,6 +208,7 @@ class Background:
         self._local = ThreadPoolExecutor(1, thread_name_prefix="pgseek-ingest")
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="pgseek-ingest")
         self._alone = ThreadPoolExecutor(4, thread_name_prefix="pgseek-alone")
+        self._calls = Calls()
 
     def begin(self, step: StartEmbedding | StartGeneration) -> Underway:
         """Perform the step. Raises `PgseekError` after `close`."""
@@ -211,6 +227,10 @@ class Background:
         except RuntimeError as error:
             raise PgseekError(CLOSED) from error
         return Underway(future, stop, arrived)
+
+    def call(self, function: Callable[[], Any]) -> Future[Outcome]:
+        """Call a function in a thread of its own; wait for it, then ask `called`."""
+        return self._calls.begin(function)
 
     def begin_alone(self, step: StartAlone, connect: Callable[[], psycopg.Connection[Row]]) -> Underway:
         """Perform the step on what ``connect`` opens. Raises `PgseekError` after `close`."""
@@ -231,6 +251,22 @@ class Background:
         """Let what is under way end by itself, and begin nothing more."""
         for pool in (self._remote, self._local, self._writing, self._alone, self._scripts):
             pool.shutdown(wait=False, cancel_futures=True)
+        self._calls.close()
+
+
+def called(future: Future[Outcome]) -> Any:
+    """Return what the function that `Background.call` began has returned, or raise its error.
+
+    Raises:
+        CallTimeout: it is not done. If it has not begun, it never will.
+    """
+    if not future.done() or future.cancelled():
+        future.cancel()
+        raise CallTimeout
+    result, error = future.result()
+    if error is not None:
+        raise error
+    return result
 
 
 def _wrapped(*given: Any) -> tuple[PgseekError | None]:
@@ -318,7 +354,7 @@ Step = (
     | Await
     | Sleep
     | Listen
-    | EmbedQuery
+    | Call
 )
 Script = Generator[Step, Any, T]
 
@@ -370,9 +406,9 @@ def copy_in(statement: Statement, types: tuple[str, ...], rows: Iterable[Sequenc
     yield CopyIn(statement, types, rows)
 
 
-def transact(script: Callable[[], Script[T]]) -> Script[T]:
-    """Run the script in one transaction and return its result."""
-    result: T = yield Transact(script)
+def transact(script: Callable[[], Script[T]], seconds: float | None = None) -> Script[T]:
+    """Run the script in one transaction and return its result; wait for a connection for so many seconds."""
+    result: T = yield Transact(script, seconds)
     return result
 
 
@@ -453,7 +489,12 @@ def listen(
     yield Listen(channel, statement, parameters, seconds, stop)
 
 
-def embed_query(embedder: Embedder, text: str) -> Script[Vectors]:
-    """Embed a query; shape (dimensions,)."""
-    vector: Vectors = yield EmbedQuery(embedder, text)
-    return vector
+def call(function: Callable[[], T], seconds: float | None = None) -> Script[T]:
+    """Call a function that may block. Raises `CallTimeout` after so many seconds."""
+    result: T = yield Call(function, seconds)
+    return result
+
+
+def embed_query(embedder: Embedder, text: str, seconds: float | None = None) -> Script[Vectors]:
+    """Embed a query; shape (dimensions,). Raises `CallTimeout` after so many seconds."""
+    return (yield from call(partial(checked_query, embedder, text), seconds))

@@ -30,6 +30,8 @@ ReembedStage = Literal[
     "dividing", "embedding", "indexing", "judging", "switching", "switched", "ready", "refused", "stopped"
 ]
 ProbeOutcome = Literal["same", "changed", "failed", "not probed"]
+OnEmbedderError = Literal["raise", "lexical"]
+ON_EMBEDDER_ERROR: tuple[OnEmbedderError, ...] = ("raise", "lexical")
 Kind = Literal["chunk", "document", "question", "summary"]
 FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
 LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
@@ -151,6 +153,9 @@ class Hit:
     how likely the hit answers the query and can be compared between queries; None without a calibration.
     ``duplicates`` are ids of documents left out as repetitions of this hit. ``other_passages`` are more of
     the document that was found, best first, and ``context`` is the text around the hit, where asked for.
+
+    Where a reranker ordered the hits, ``rerank_score`` is what it gave (higher is better; None for a hit
+    that it did not read), and ``fused_rank`` the rank that the fusion had given; else both are None.
     """
 
     rank: int
@@ -182,6 +187,28 @@ class Hit:
     duplicates: tuple[str, ...] = ()
     other_passages: tuple[Passage, ...] = ()
     context: str | None = None
+    rerank_score: float | None = None
+    fused_rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReport:
+    """What a search did, in seconds unless named otherwise; ``stages`` says how long each part took.
+
+    They are 'space' (another one looked up), 'embed', 'expand', 'search' (the statement) and 'rerank', as far
+    as they were needed. ``cached`` is whether the query's vector was known, None where none was asked for.
+    ``reranked`` hits were read by the reranker. ``degraded`` says what the search did without.
+    ``texts`` are those that were written for the query, and searched with it.
+    """
+
+    collection: str
+    hits: int
+    seconds: float
+    stages: Mapping[str, float]
+    cached: bool | None = None
+    reranked: int = 0
+    degraded: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +323,43 @@ class Search:
             value = getattr(self, name)
             if not _is_int(value) or not 0 <= value <= 100:
                 raise InvalidInput(f"{name} is {value!r}, but must be a whole number from 0 to 100")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPolicy:
+    """What a search does besides its statement, checked on construction.
+
+    ``on_embedder_error`` 'lexical' searches by words alone where the query cannot be embedded, and says so in
+    each hit. ``timeout`` is in seconds, of all that a search does; None or infinity is no limit.
+    ``rerank_top`` hits are read by the reranker, by default 50 or ``k`` if that is more, and after
+    ``rerank_budget`` seconds the fused order is returned and says so.
+    """
+
+    on_embedder_error: OnEmbedderError = "raise"
+    timeout: float | None = None
+    rerank_top: int | None = None
+    rerank_budget: float | None = None
+
+    def __post_init__(self) -> None:
+        check_failure_policy(self.on_embedder_error)
+        check_seconds("timeout", self.timeout)
+        check_seconds("rerank_budget", self.rerank_budget)
+        if self.rerank_top is not None:
+            _check_whole("rerank_top", self.rerank_top, MAX_K)
+
+
+def check_failure_policy(value: Any) -> None:
+    """Raise `InvalidInput` unless ``value`` says what an embedder's failure means."""
+    if not isinstance(value, str) or value not in ON_EMBEDDER_ERROR:
+        raise InvalidInput(
+            f"on_embedder_error is {value!r}, but must be 'raise' or 'lexical' (search by words alone)"
+        )
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Raise `InvalidInput` unless ``value`` is a number of seconds, or None."""
+    if value is not None and not (_is_number(value) and value > 0):
+        raise InvalidInput(f"{name} is {value!r}, but must be above 0 seconds, or None for no limit")
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,8 @@ def test_every_public_value_is_among_the_frozen_ones():
         "ReembedReport",
         "Rejection",
         "Search",
+        "SearchPolicy",
+        "SearchReport",
         "SpaceInfo",
         "SpaceProbe",
         "WorkReport",

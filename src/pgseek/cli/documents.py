@@ -13,10 +13,12 @@ from pgseek.cli.output import (
     out,
     print_hits,
     print_json,
+    print_stages,
 )
 from pgseek.cli.state import state_of
 from pgseek.errors import InvalidInput
 from pgseek.filters import to_jsonpath
+from pgseek.types import SearchReport
 
 Name = Annotated[str, typer.Argument(metavar="COLLECTION")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -65,6 +67,23 @@ def search(
     collapse: Annotated[
         bool | None, typer.Option(help="each document once; default: the collection's setting")
     ] = None,
+    reranker: Annotated[
+        str | None, typer.Option(help="order the hits anew: cohere:rerank-v3.5, cross-encoder:FOLDER")
+    ] = None,
+    rerank_top: Annotated[
+        int | None, typer.Option(help="hits that the reranker reads; default: 50, or k")
+    ] = None,
+    rerank_budget: Annotated[
+        float | None, typer.Option(help="seconds after which the fused order is printed")
+    ] = None,
+    expand: Annotated[
+        str | None,
+        typer.Option(help="have a model write for the query: hyde:openai:MODEL, queries:openai:MODEL"),
+    ] = None,
+    on_embedder_error: Annotated[
+        str | None, typer.Option(help="raise, or lexical: search by words alone where a model fails")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="seconds for the whole search")] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="show in a table what each leg and each word added")
     ] = False,
@@ -75,6 +94,7 @@ def search(
     "words in quotes" must stand side by side, +word must be there, -word must not, word* stands for
     words that begin so. Put -- before a query that begins with a minus sign.
     """
+    reports: list[SearchReport] = []
     with state_of(context).client() as client:
         hits = client.collection(collection).search(
             query,
@@ -94,11 +114,20 @@ def search(
             ef_search=ef_search,
             probes=probes,
             rerank=rerank,
+            on_embedder_error=cast("Any", on_embedder_error),
+            timeout=timeout,
+            expand=expand,
+            reranker=reranker,
+            rerank_top=rerank_top,
+            rerank_budget=rerank_budget,
+            report=reports.append,
         )
     if as_json:
         print_json(hits)
     else:
         print_hits(hits, explain=explain)
+        if explain:
+            print_stages(reports[0])
 
 
 def parse_filters(given: list[str]) -> str | None:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pgseek.types import Hit, IngestPlan, IngestReport, Match, Rejection
+from pgseek.types import Hit, IngestPlan, IngestReport, Match, Rejection, SearchReport
 
 # In a pipe there is no width to fit into.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 500)
@@ -90,6 +90,7 @@ def print_hits(hits: list[Hit], *, explain: bool = False) -> None:
         out.print(
             f"{hit.rank:>3}. [bold]{escape(hit.id)}[/]  score {hit.score:.3f}  [dim]dense "
             f"{leg(hit.dense_score, hit.dense_rank)}  lexical {leg(hit.lexical_score, hit.lexical_rank)}"
+            f"{_reranked(hit)}"
             f"{escape(''.join(f'  {part}' for part in place(hit)))}[/]",
             soft_wrap=True,
         )
@@ -98,6 +99,19 @@ def print_hits(hits: list[Hit], *, explain: bool = False) -> None:
                 Text(f"     {hit.kind}: ", "dim") + Text(" ".join(hit.matched_text.split())), soft_wrap=True
             )
         out.print(Text("     ") + marked(hit.snippet or hit.text[:200]), soft_wrap=True)
+
+
+def _reranked(hit: Hit) -> str:
+    """Return what a reranker gave, and the rank before; nothing where there was none."""
+    return "" if hit.fused_rank is None else f"  reranker {leg(hit.rerank_score, hit.fused_rank)} before"
+
+
+def print_stages(report: SearchReport) -> None:
+    """Print how long each part of a search took, and what was written for the query."""
+    for text in report.texts:
+        out.print(Text("written: ", "dim") + Text(" ".join(text.split())), soft_wrap=True)
+    parts = ", ".join(f"{name} {seconds * 1000:.1f}" for name, seconds in report.stages.items())
+    out.print(f"[dim]milliseconds: {parts}; in all {report.seconds * 1000:.1f}[/]", soft_wrap=True)
 
 
 def place(hit: Hit) -> list[str]:
@@ -127,14 +141,17 @@ def _corrections(hits: list[Hit]) -> dict[str, str]:
 
 def _explained(hits: list[Hit]) -> Table:
     """Return a table of what each leg and each lexeme added to each hit's score."""
+    anew = hits[0].fused_rank is not None
     made = table(
-        "", "id", "chunk", "score", "=  dense", "of cosine", "place", "+  lexical", "of", "place", "by"
+        *("", "id", "chunk", *(["reranker", "before"] if anew else [])),
+        *("score", "=  dense", "of cosine", "place", "+  lexical", "of", "place", "by"),
     )
     for hit in hits:
         made.add_row(
             str(hit.rank),
             escape(hit.id),
             str(hit.ordinal),
+            *([_number(hit.rerank_score), str(hit.fused_rank)] if anew else []),
             f"{hit.score:.4f}",
             _number(hit.dense_contribution),
             _number(hit.dense_score),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,48 @@ DEFAULT_LIMITS = Limits(requests_per_minute=2000)
 INPUT_TYPES = {"document": "search_document", "query": "search_query"}
 
 
-class CohereEmbedder(RemoteEmbedder):
+class CohereClient:
+    """What speaks to Cohere has a client, and knows what its errors mean."""
+
+    model_id: str
+    _lock: threading.Lock
+    _client: Any
+
+    def _ask(self, request: Callable[[Any], Any]) -> Any:
+        """Return the client library's answer to one request.
+
+        Raises:
+            Transient, Refused, EmbedderError: as they say.
+        """
+        client, core, httpx = self._open()
+        try:
+            return request(client)
+        except core.ApiError as error:
+            raise failure(error, self.model_id) from error
+        except httpx.HTTPError as error:
+            raise Transient(f"{type(error).__name__}: {error}") from error
+        except UnicodeEncodeError as error:
+            raise Refused(f"a text is not Unicode: {error.reason}") from error
+        except (ValueError, AttributeError, TypeError, core.ParsingError) as error:
+            raise Transient(f"the answer cannot be read: {one_line(error)}") from error
+
+    def _open(self) -> tuple[Any, Any, Any]:
+        try:
+            import cohere  # noqa: PLC0415 (optional package)
+            import httpx  # noqa: PLC0415 (comes with it)
+            from cohere import core  # noqa: PLC0415
+        except ImportError as error:
+            raise MissingExtra("the cohere client", "cohere") from error
+        with self._lock:
+            if self._client is None:
+                if not os.environ.get("CO_API_KEY"):
+                    raise EmbedderError(f"{self.model_id}: set CO_API_KEY")
+                # The library asks for the address only once, when it is imported.
+                self._client = cohere.ClientV2(base_url=os.environ.get("CO_API_URL"))
+            return self._client, core, httpx
+
+
+class CohereEmbedder(CohereClient, RemoteEmbedder):
     """Vectors from Cohere; embed-v4.0 makes shorter ones (``dimensions``) itself.
 
     A text longer than the model's limit is refused by the service, never cut. ``client`` is a
@@ -63,9 +105,8 @@ class CohereEmbedder(RemoteEmbedder):
         self._client = client
 
     def _send(self, texts: Sequence[str], input_type: str) -> Answer:
-        client, core, httpx = self._open()
-        try:
-            answer = client.embed(
+        answer = self._ask(
+            lambda client: client.embed(
                 model=self.identity.model,
                 texts=list(texts),
                 input_type=INPUT_TYPES[input_type],
@@ -74,30 +115,8 @@ class CohereEmbedder(RemoteEmbedder):
                 request_options={"max_retries": 0, "timeout_in_seconds": self.timeout},
                 **self._shorten,
             )
-        except core.ApiError as error:
-            raise failure(error, self.model_id) from error
-        except httpx.HTTPError as error:
-            raise Transient(f"{type(error).__name__}: {error}") from error
-        except UnicodeEncodeError as error:
-            raise Refused(f"a text is not Unicode: {error.reason}") from error
-        except (ValueError, AttributeError, TypeError, core.ParsingError) as error:
-            raise Transient(f"the answer cannot be read: {one_line(error)}") from error
+        )
         return _read(answer, texts)
-
-    def _open(self) -> tuple[Any, Any, Any]:
-        try:
-            import cohere  # noqa: PLC0415 (optional package)
-            import httpx  # noqa: PLC0415 (comes with it)
-            from cohere import core  # noqa: PLC0415
-        except ImportError as error:
-            raise MissingExtra("the cohere client", "cohere") from error
-        with self._lock:
-            if self._client is None:
-                if not os.environ.get("CO_API_KEY"):
-                    raise EmbedderError(f"{self.model_id}: set CO_API_KEY")
-                # The library asks for the address only once, when it is imported.
-                self._client = cohere.ClientV2(base_url=os.environ.get("CO_API_URL"))
-            return self._client, core, httpx
 
 
 def _read(answer: Any, texts: Sequence[str]) -> Answer:

@@ -16,11 +16,14 @@ from pgseek.embedders.service import Refused, Stopped
 from pgseek.errors import GeneratorError, PgseekError
 
 GeneratedKind = Literal["question", "summary"]
+# For a query: an answer to it, and the same in other words.
+QueryKind = Literal["answer", "rephrasing"]
+WrittenKind = GeneratedKind | QueryKind
 
 # What is stored of a text that was written, in characters: a question is a line, a summary a paragraph.
 LONGEST_TEXT = 2000
 # Tokens that it has as a rule.
-USUAL: Mapping[GeneratedKind, int] = {"question": 20, "summary": 80}
+USUAL: Mapping[WrittenKind, int] = {"question": 20, "summary": 80, "answer": 100, "rephrasing": 15}
 # A generator that refuses so many requests and has answered none does not mean the texts.
 REFUSES_ALL = 5
 
@@ -29,10 +32,11 @@ REFUSES_ALL = 5
 class Request:
     """``count`` questions, or a summary (``count`` is 1), for one chunk.
 
-    ``title`` is its document's, with the headings it stands under.
+    ``title`` is its document's, with the headings it stands under. Or ``count`` other queries, or an answer,
+    for the query ``text``, which has no title.
     """
 
-    kind: GeneratedKind
+    kind: WrittenKind
     text: str
     title: str
     count: int
@@ -46,7 +50,7 @@ class Request:
 
 @runtime_checkable
 class TextGenerator(Protocol):
-    """Writes what people may ask, or a summary, for a chunk.
+    """Writes what people may ask, or a summary, for a chunk; or an answer, or other words, for a query.
 
     ``generate`` may block. A generator may also have:
 
@@ -62,8 +66,12 @@ class TextGenerator(Protocol):
         """Everything that changes what is written: model, prompts. What it wrote is found by it again."""
         ...
 
-    def generate(self, kind: GeneratedKind, text: str, title: str, count: int) -> list[str]:
-        """Return at most ``count`` questions that ``text`` answers, or one summary of it."""
+    def generate(self, kind: WrittenKind, text: str, title: str, count: int) -> list[str]:
+        """Return at most ``count`` questions that ``text`` answers, or one summary of it.
+
+        For the kinds 'answer' and 'rephrasing' ``text`` is a query: return what would answer it, or at most
+        ``count`` others that ask for the same.
+        """
         ...
 
 
@@ -76,7 +84,7 @@ class Arrival:
     refused: str | None = None
 
 
-def cache_identity(generator: TextGenerator, kind: GeneratedKind, count: int) -> str:
+def cache_identity(generator: TextGenerator, kind: WrittenKind, count: int) -> str:
     """Return the SHA-256, in hexadecimal, of everything that changes what is written."""
     return hashlib.sha256(json.dumps([generator.identity, kind, count]).encode()).hexdigest()
 
@@ -145,6 +153,25 @@ def _write(
         raise
     except Exception as error:
         raise GeneratorError(f"{name_of(generator)} failed: {error}") from error
+
+
+def write_one(
+    generator: TextGenerator, request: Request, stop: threading.Event | None = None
+) -> tuple[str, ...]:
+    """Have one request answered.
+
+    Raises:
+        GeneratorError: it was refused, failed or stopped, or the answer holds no text.
+    """
+    try:
+        arrival = _write(generator, 0, request, None, stop or threading.Event())
+    except Stopped as error:
+        raise GeneratorError(f"{name_of(generator)} was stopped") from error
+    if arrival.refused is not None:
+        raise GeneratorError(f"{name_of(generator)} refused: {arrival.refused}")
+    if not arrival.texts:
+        raise GeneratorError(f"{name_of(generator)} wrote nothing")
+    return arrival.texts
 
 
 def cleaned(texts: Iterable[str], request: Request, name: str) -> tuple[str, ...]:

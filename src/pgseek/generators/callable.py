@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from pgseek.errors import InvalidInput
-from pgseek.generators.base import GeneratedKind
+from pgseek.generators.base import WrittenKind
 
 
 class CallableGenerator:
@@ -43,7 +43,7 @@ class CallableGenerator:
         self._questions = questions
         self._summary = summary
 
-    def generate(self, kind: GeneratedKind, text: str, title: str, count: int) -> list[str]:
+    def generate(self, kind: WrittenKind, text: str, title: str, count: int) -> list[str]:
         """Return what the function of this kind writes. Raises `InvalidInput` if there is none."""
         if kind == "question" and self._questions is not None:
             made = self._questions(text, title, count)

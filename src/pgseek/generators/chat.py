@@ -15,12 +15,12 @@ from pgseek.embedders.openai import failure, without_user
 from pgseek.embedders.remote import TOKENS_PER_BYTE
 from pgseek.embedders.service import Refused, Service, Transient
 from pgseek.errors import CostLimitReached, EmbedderError, GeneratorError, InvalidInput, MissingExtra
-from pgseek.generators.base import USUAL, GeneratedKind, Request
+from pgseek.generators.base import USUAL, Request, WrittenKind
 from pgseek.generators.prices import find_price
 
 # Of an account that has paid once (https://platform.openai.com/docs/guides/rate-limits).
 DEFAULT_LIMITS = Limits(requests_per_minute=500, tokens_per_minute=200_000)
-PROMPTS: Mapping[GeneratedKind, str] = {
+PROMPTS: Mapping[WrittenKind, str] = {
     "question": (
         "You prepare passages for a search index. Write {count} different questions that the passage "
         "answers, as people who have not read it would ask them. Each must be clear by itself: name what it "
@@ -32,8 +32,21 @@ PROMPTS: Mapping[GeneratedKind, str] = {
         "language. Write nothing else."
     ),
 }
+# What is written for a query. Not part of `ChatGenerator.identity`: that is what chunks' texts are known by.
+QUERY_PROMPTS: Mapping[WrittenKind, str] = {
+    "answer": (
+        "You help a search engine. Write a passage of two to five sentences that answers the query, as it "
+        "could stand in a document that the search shall find. Be specific; it need not be true. Use the "
+        "query's language. Write nothing else."
+    ),
+    "rephrasing": (
+        "You help a search engine. Write {count} other queries that ask for the same as the query in other "
+        "words: synonyms, names, more special or more general terms. Use the query's language. One query per "
+        "line, nothing else."
+    ),
+}
 # Tokens that an answer has at most.
-MOST = {"question": 80, "summary": 400}
+MOST: Mapping[WrittenKind, int] = {"question": 80, "summary": 400, "answer": 500, "rephrasing": 60}
 # What models put before a line though they were told not to.
 BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.):])\s*")
 
@@ -48,13 +61,13 @@ class Completion:
 
 
 class ChatGenerator(Service):
-    """Questions and summaries from a chat model: OpenAI's, or one of a server that speaks its protocol.
+    """What a chat model writes for chunks and queries: OpenAI's, or one of a server that speaks its protocol.
 
     With ``provider`` 'openai-compatible' the server's address is ``base_url`` or OPENAI_BASE_URL, such as
-    http://localhost:11434/v1. The key comes from OPENAI_API_KEY. ``prompts`` replaces `PROMPTS`, by kind;
-    "{count}" in it is the number of questions. ``price`` is in dollars per million tokens of input and of
-    output, by default what ``models.toml`` knows of the model. ``max_output_tokens`` bounds an answer; a
-    model that reasons before it answers needs a higher bound than the default.
+    http://localhost:11434/v1. The key comes from OPENAI_API_KEY. ``prompts`` replaces `PROMPTS` and
+    `QUERY_PROMPTS`, by kind; "{count}" in it is the number of questions. ``price`` is in dollars per million
+    tokens of input and of output, by default what ``models.toml`` knows of the model. ``max_output_tokens``
+    bounds an answer; a model that reasons before it answers needs a higher bound than the default.
     """
 
     def __init__(
@@ -65,7 +78,7 @@ class ChatGenerator(Service):
         base_url: str | None = None,
         api_key: str | None = None,
         client: Any = None,
-        prompts: Mapping[GeneratedKind, str] | None = None,
+        prompts: Mapping[WrittenKind, str] | None = None,
         price: tuple[float, float] | None = None,
         max_output_tokens: int | None = None,
         limits: Limits | None = None,
@@ -93,8 +106,9 @@ class ChatGenerator(Service):
         )
         self.model = model
         self.model_id = f"{provider}:{model}"
-        self._prompts = {**PROMPTS, **(prompts or {})}
-        digest = hashlib.sha256("\0".join(f"{k}:{v}" for k, v in sorted(self._prompts.items())).encode())
+        known: dict[WrittenKind, str] = {**PROMPTS, **(prompts or {})}
+        digest = hashlib.sha256("\0".join(f"{k}:{v}" for k, v in sorted(known.items())).encode())
+        self._prompts: dict[WrittenKind, str] = {**QUERY_PROMPTS, **known}
         self.identity = f"{self.model_id}/{digest.hexdigest()[:16]}"
         self.concurrency = self.limits.concurrency
         self.price = find_price(self.model_id) if price is None else price
@@ -104,7 +118,7 @@ class ChatGenerator(Service):
         self._client = client
         self._local = local
 
-    def generate(self, kind: GeneratedKind, text: str, title: str, count: int) -> list[str]:
+    def generate(self, kind: WrittenKind, text: str, title: str, count: int) -> list[str]:
         """Return what the model writes. Raises `GeneratorError` if it writes nothing."""
         try:
             return self.write(Request(kind, text, title, count), None, None)
@@ -155,9 +169,10 @@ class ChatGenerator(Service):
     def _messages(self, request: Request) -> list[dict[str, str]]:
         prompt = self._prompts[request.kind].replace("{count}", str(request.count))
         about = f"Document: {request.title}\n\n" if request.title else ""
+        what = "Query" if request.kind in QUERY_PROMPTS else "Passage"
         return [
             {"role": "system", "content": prompt},
-            {"role": "user", "content": f"{about}Passage:\n{request.text}"},
+            {"role": "user", "content": f"{about}{what}:\n{request.text}"},
         ]
 
     def _send(self, request: Request, most: int) -> Completion:
@@ -192,7 +207,7 @@ class ChatGenerator(Service):
         return Completion(text, reason == "length", tokens)
 
     def _read(self, answer: Completion, request: Request) -> list[str]:
-        if request.kind == "summary":
+        if request.kind in {"summary", "answer"}:
             texts = [" ".join(answer.text.split())]
         else:
             lines = answer.text.splitlines()
