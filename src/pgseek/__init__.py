@@ -53,6 +53,7 @@ from pgseek.indexing.describing import IndexState
 from pgseek.indexing.measuring import IndexRecall
 from pgseek.indexing.options import IndexOption
 from pgseek.indexing.tuning import IndexTuning
+from pgseek.querying import Explanation, Facet, Facets, FacetValue, Page
 from pgseek.rerankers.base import Reranker
 from pgseek.rerankers.callable import CallableReranker
 from pgseek.rerankers.registry import create_reranker
@@ -113,6 +114,10 @@ __all__ = [
     "EmbedderError",
     "EmbedderIdentity",
     "Expansion",
+    "Explanation",
+    "Facet",
+    "FacetValue",
+    "Facets",
     "Files",
     "Gate",
     "GateReport",
@@ -132,6 +137,7 @@ __all__ = [
     "Match",
     "MissingExtra",
     "Needs",
+    "Page",
     "Passage",
     "PgseekError",
     "ProbeReport",

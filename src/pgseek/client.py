@@ -30,6 +30,7 @@ from pgseek import embedding as embedding_scripts
 from pgseek import ingest as ingest_scripts
 from pgseek import plan as plan_scripts
 from pgseek import probing as probing_scripts
+from pgseek import querying
 from pgseek import queue as queue_scripts
 from pgseek import search as search_scripts
 from pgseek import spaces as space_scripts
@@ -671,16 +672,103 @@ class Collection:
         if query_embedding is not None:
             script = search_scripts.search_given(info, request, stages, reranker, query_embedding, model)
             return self._client._run(script)
-        policy = self._client._settings.cache_policy()
         try:
-            embedder = self._own_embedder(info)
+            run = self._embedding(info)
         except EmbedderError as error:
             if stages.policy.on_embedder_error == "raise":
                 raise
             search_scripts.lack_embedding(stages, str(info.identity), error)
             return self._client._run(search_scripts.search_without(info, request, stages, reranker))
-        run = embedding_scripts.Embedding(info, embedder, policy, Spending(), None, self._given)
         return self._client._run(search_scripts.search(run, request, stages, reranker, expansion))
+
+    def search_page(
+        self,
+        query: str | Search,
+        *,
+        size: int = 10,
+        cursor: str | None = None,
+        filter: Filter | None = None,  # noqa: A002
+    ) -> querying.Page:
+        """Return a page of ``size`` hits (1..1,000) of one ranking, which does not change from page to page.
+
+        Without ``cursor`` the ranking is made: the best 100 hits, or ``k`` (at most 2,000) of a `Search`,
+        which carries all other options. With the cursor of the page before, and the same query and options,
+        the next page comes. Nothing is kept on the server: the cursor is a text that holds what is still to
+        be shown.
+
+        Raises:
+            InvalidInput: also a cursor of another search. EmbedderError, CollectionNotFound, DatabaseError.
+        """
+        request = _request(query, filter, k=querying.FROZEN)
+        return self._answer(lambda run: querying.page(run, request, size, cursor))
+
+    def facets(
+        self,
+        query: str | Search | None,
+        facets: Sequence[str] = (),
+        *,
+        over: querying.Over = "lexical",
+        filter: Filter | None = None,  # noqa: A002
+        most: int = 100_000,
+    ) -> querying.Facets:
+        """Count the documents that a query finds, and how they spread over values of their metadata.
+
+        Each of ``facets`` is 'field', 'field:histogram', 'field:year', 'field:month' or 'field:day', with
+        how many values or buckets behind it or without: 'price:histogram:5'. ``over`` says what is counted:
+        'lexical' every document with a word of the query that meets its +required, -excluded and "quoted"
+        parts, 'candidates' those among the search's candidates, 'filter' all that the filter keeps, without
+        a query if it is None. At most ``most`` documents are looked at.
+
+        Raises:
+            InvalidInput, EmbedderError, CollectionNotFound, DatabaseError.
+        """
+        if query is None:
+            jsonpath = to_jsonpath(filter)
+            return self._answer(lambda run: querying.facets(run, None, facets, over, most, jsonpath))
+        request = _request(query, filter)
+        return self._answer(lambda run: querying.facets(run, request, facets, over, most, None))
+
+    def explain(self, query: str | Search, *, filter: Filter | None = None) -> querying.Explanation:  # noqa: A002
+        """Search, and return how that came about: words, candidates of each leg, times, scores.
+
+        Raises:
+            InvalidInput, EmbedderError, CollectionNotFound, DatabaseError.
+        """
+        request = _request(query, filter)
+        return self._answer(lambda run: querying.explain(run, request))
+
+    def similar(
+        self,
+        id: str,  # noqa: A002 (the caller's id)
+        *,
+        k: int = 10,
+        alpha: float | None = None,
+        fusion: Fusion | None = None,
+        filter: Filter | None = None,  # noqa: A002
+        boosts: Sequence[Mapping[str, Any]] = (),
+        diversity: float = 0.0,
+        near_duplicates: float | None = None,
+        space: int | None = None,
+    ) -> list[Hit]:
+        """Return the ``k`` documents (1..1,000) most like a stored one, best first, never itself.
+
+        The mean of its vectors asks the dense leg, its 20 weightiest words the lexical one. Nothing is
+        embedded. The options are those of `Search`.
+
+        Raises:
+            InvalidInput: also if there is no such document. CollectionNotFound, DatabaseError.
+        """
+        request = Search(
+            "-",
+            alpha=alpha,
+            fusion=fusion,
+            filter=to_jsonpath(filter),
+            boosts=boosts,
+            diversity=diversity,
+            near_duplicates=near_duplicates,
+            space=space,
+        )
+        return self._follow(lambda info: querying.similar(info, id, k, request))
 
     def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
         """Return a document, None if there is no such id."""
@@ -1098,6 +1186,23 @@ class Collection:
                 raise
         return self._client._run(make(now))
 
+    def _answer(self, make: Callable[[embedding_scripts.Embedding], Script[T]]) -> T:
+        """Run a script that may embed a query; if the collection changed since it was opened, once more."""
+        info = self._info
+        try:
+            return self._client._run(make(self._embedding(info)))
+        except (SpaceMismatch, InvalidInput, CollectionNotFound):
+            now = self._renew()
+            if (now.space_id, now.name) == (info.space_id, info.name):
+                raise
+        return self._client._run(make(self._embedding(now)))
+
+    def _embedding(self, info: CollectionInfo) -> embedding_scripts.Embedding:
+        policy = self._client._settings.cache_policy()
+        return embedding_scripts.Embedding(
+            info, self._own_embedder(info), policy, Spending(), None, self._given
+        )
+
     def _renew(self) -> CollectionInfo:
         """Look at the collection as it stands now, under the name it was opened by."""
         self._info = now = self._client._run(collection_scripts.find_again(self._info))
@@ -1127,6 +1232,15 @@ def _sync(sync: bool | Filter, max_removed: float) -> Sync | None:
     if sync is False:
         return None
     return Sync(None if sync is True else to_jsonpath(sync), max_removed)
+
+
+def _request(query: str | Search, filter: Filter | None, k: int = 10) -> Search:  # noqa: A002
+    """Return the request that is meant; a filter goes with a text, a `Search` brings its own."""
+    if isinstance(query, Search):
+        if filter is not None:
+            raise InvalidInput("filter is given twice: a Search has its own")
+        return query
+    return Search(query, k=k, filter=to_jsonpath(filter))
 
 
 class Runner:

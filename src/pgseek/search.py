@@ -61,7 +61,7 @@ def search(
     info = yield from _searched(run.info, request, stages)
     run = run.of(info.space)
     embedding = None
-    if not _only_lexical(info, request):
+    if not only_lexical(info, request):
         embedding = yield from _query_vector(run, request, stages)
         if embedding is None:
             request = by_words(request)
@@ -96,7 +96,8 @@ def by_words(request: Search) -> Search:
     return replace(request, alpha=0.0, fusion="weighted", min_dense_score=None)
 
 
-def _only_lexical(info: CollectionInfo, request: Search) -> bool:
+def only_lexical(info: CollectionInfo, request: Search) -> bool:
+    """Return whether the query's vector is not needed."""
     return request.alpha == 0 or (
         request.alpha is None
         and request.fusion is None
@@ -252,15 +253,7 @@ def search_with(
 def _options(request: Search) -> dict[str, Any]:
     """Return the arguments of the SQL function that are fields of the request, in its types."""
     given = {name: getattr(request, name) for name in _OPTIONS}
-    for name in (
-        "alpha",
-        "budget",
-        "min_score",
-        "min_dense_score",
-        "min_lexical_score",
-        "diversity",
-        "near_duplicates",
-    ):
+    for name in _NUMBERS:
         given[name] = None if given[name] is None else float(given[name])
     given["highlight"] = list(request.highlight)
     given["boosts"] = Jsonb([dict(one) for one in request.boosts]) if request.boosts else None
