@@ -1239,7 +1239,7 @@ def _request(query: str | Search, filter: Filter | None, k: int = 10) -> Search:
     if isinstance(query, Search):
         if filter is not None:
             raise InvalidInput("filter is given twice: a Search has its own")
-        return query
+        return replace(query, filter=to_jsonpath(query.filter))
     return Search(query, k=k, filter=to_jsonpath(filter))
 
 

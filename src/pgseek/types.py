@@ -217,7 +217,7 @@ class Search:
 
     ``k`` hits are returned (1..10,000). ``alpha`` in 0..1 is the weight of the dense leg in the
     weighted fusion; 0 and 1 run one leg only. ``candidates`` rows are taken from each leg
-    (at least ``k``). ``rrf_k`` is RRF's constant. ``filter`` is a jsonpath predicate.
+    (at least ``k``). ``rrf_k`` is RRF's constant. ``filter`` is as `Collection.search` takes it.
     ``normalization`` 'minmax' suits embedders whose cosines lie close together, 'max' others.
     ``syntax`` 'web' reads "phrases", +required, -excluded and prefix*; 'plain' reads words only.
     ``typos`` replaces words that no document has by the likeliest ones that some have.
@@ -241,7 +241,7 @@ class Search:
     alpha: float | None = None
     fusion: Fusion | None = None
     lexical: Lexical | None = None
-    filter: str | None = None
+    filter: Any = None
     candidates: int | None = None
     rrf_k: int = 60
     snippets: bool = True
@@ -300,7 +300,8 @@ class Search:
         self._check_shape()
 
     def _check_shape(self) -> None:
-        if isinstance(self.boosts, str | Mapping) or not all(isinstance(one, Mapping) for one in self.boosts):
+        listed = isinstance(self.boosts, list | tuple)
+        if not listed or not all(isinstance(one, Mapping) for one in self.boosts):
             raise InvalidInput(
                 f"boosts is {self.boosts!r}, but must be a list of mappings, such as "
                 '[{"when": "$.pinned == true", "factor": 2}]'

@@ -1,6 +1,6 @@
 -- Purpose:    how documents spread over the values of one field; see facets().
 -- Arguments:  collection_id, documents
---             facet  'field', 'field:histogram', 'field:year', 'field:month', 'field:day', with a number after it or without
+--             facet  'field' or 'field:values', 'field:histogram', 'field:year', 'field:month', 'field:day', with a number after it or without
 -- Errors:     PGS02 a facet that cannot be read
 -- Volatility: stable. Index: documents_pkey.
 CREATE OR REPLACE FUNCTION pgseek.facet(collection_id integer, documents uuid[], facet text)
@@ -19,9 +19,10 @@ DECLARE
     total bigint := coalesce(cardinality(documents), 0);
     result jsonb;
 BEGIN
-    IF part IS NULL OR array_position(path, '') IS NOT NULL THEN
+    IF part IS NULL OR array_position(path, '') IS NOT NULL OR (part[2] IS NULL AND position(':' IN part[1]) > 0) THEN
         RAISE EXCEPTION 'the facet % cannot be read', coalesce(quote_literal(facet), 'NULL') USING ERRCODE = 'PGS02',
-            HINT = 'it is ''field'', ''field:histogram'', ''field:year'', ''field:month'' or ''field:day'', with a number after it or without';
+            HINT = 'it is ''field'', ''field:histogram'', ''field:year'', ''field:month'' or ''field:day'', with a number after it or without; '
+                '''field:values'' where the field''s name has a colon';
     END IF;
     IF how = 'histogram' THEN
         WITH numbers AS (
