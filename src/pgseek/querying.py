@@ -199,9 +199,10 @@ def _parameters(info: CollectionInfo, request: Search, embedding: Vectors | None
 
 
 def _options(request: Search) -> dict[str, Any]:
-    """Return what of the request is not the default, as the SQL functions take it."""
+    """Return k, and what of the request is not the default, as the SQL functions take it."""
     given = {name: getattr(request, name) for name, usual in _DEFAULTS.items()}
-    changed = {name: value for name, value in given.items() if value != _DEFAULTS[name]}
+    # What k is by default differs from function to function.
+    changed = {name: value for name, value in given.items() if name == "k" or value != _DEFAULTS[name]}
     if "boosts" in changed:
         changed["boosts"] = [dict(one) for one in request.boosts]
     return changed

@@ -67,6 +67,26 @@ def search(
     collapse: Annotated[
         bool | None, typer.Option(help="each document once; default: the collection's setting")
     ] = None,
+    boost: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='a JSON object, such as {"newer": "published", "half_life": 30}; see docs/searching.md'
+        ),
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(help="leave out hits below")] = None,
+    min_dense_score: Annotated[float | None, typer.Option(help="leave out hits below")] = None,
+    min_lexical_score: Annotated[float | None, typer.Option(help="leave out hits below")] = None,
+    diversity: Annotated[
+        float, typer.Option(help="0..1: how much likeness to the hits before counts against a hit")
+    ] = 0.0,
+    near_duplicates: Annotated[
+        float | None, typer.Option(help="leave out what repeats a better hit: the cosine, 0.95, say")
+    ] = None,
+    passages: Annotated[int, typer.Option(help="show so many more passages of each hit's document")] = 0,
+    neighbours: Annotated[int, typer.Option(help="show the text of so many chunks around each hit")] = 0,
+    feedback: Annotated[
+        int, typer.Option(help="look for what so many first answers have in common, too; 3, say")
+    ] = 0,
     reranker: Annotated[
         str | None, typer.Option(help="order the hits anew: cohere:rerank-v3.5, cross-encoder:FOLDER")
     ] = None,
@@ -114,6 +134,15 @@ def search(
             ef_search=ef_search,
             probes=probes,
             rerank=rerank,
+            boosts=parse_boosts(boost or []),
+            min_score=min_score,
+            min_dense_score=min_dense_score,
+            min_lexical_score=min_lexical_score,
+            diversity=diversity,
+            near_duplicates=near_duplicates,
+            passages=passages,
+            neighbours=neighbours,
+            feedback=feedback,
             on_embedder_error=cast("Any", on_embedder_error),
             timeout=timeout,
             expand=expand,
@@ -128,6 +157,17 @@ def search(
         print_hits(hits, explain=explain)
         if explain:
             print_stages(reports[0])
+
+
+def parse_boosts(given: list[str]) -> list[dict[str, Any]]:
+    """Return the boosts of the --boost options. Raises `InvalidInput`."""
+    boosts = []
+    for text in given:
+        try:
+            boosts.append(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"--boost {text!r} is not JSON: {error}") from error
+    return boosts
 
 
 def parse_filters(given: list[str]) -> str | None:

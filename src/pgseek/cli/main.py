@@ -28,6 +28,7 @@ from pgseek.cli import (
     index,
     ingest,
     models,
+    querying,
     queue,
     server,
     spaces,
@@ -58,6 +59,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(models.app, name="models")
 app.command("ingest")(ingest.ingest)
 documents.register(app)
+querying.register(app)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("worker")(worker.worker)

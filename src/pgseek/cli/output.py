@@ -99,6 +99,20 @@ def print_hits(hits: list[Hit], *, explain: bool = False) -> None:
                 Text(f"     {hit.kind}: ", "dim") + Text(" ".join(hit.matched_text.split())), soft_wrap=True
             )
         out.print(Text("     ") + marked(hit.snippet or hit.text[:200]), soft_wrap=True)
+        _print_more(hit)
+
+
+def _print_more(hit: Hit) -> None:
+    """Print what was asked for besides the hit: its surroundings, other passages, and its repetitions."""
+    if hit.context is not None:
+        out.print(Text("     around it: ", "dim") + Text(" ".join(hit.context.split())), soft_wrap=True)
+    for passage in hit.other_passages:
+        out.print(
+            Text(f"     also, {passage.score:.3f}: ", "dim") + Text(" ".join(passage.text.split())[:200]),
+            soft_wrap=True,
+        )
+    if hit.duplicates:
+        out.print(f"     [dim]repeated by {escape(', '.join(hit.duplicates))}[/]", soft_wrap=True)
 
 
 def _reranked(hit: Hit) -> str:
