@@ -50,7 +50,7 @@ COROUTINES = (
     "_perform|_ask|_transact|"
     "cache_stats|prune_cache|clear_cache|work|_serve|queue_status|retry_queue|failed_documents|attach|detach|"
     "spaces|space|plan_reembed|reembed|plan_rechunk|rechunk|activate|rollback|retire|probe|compare_spaces|"
-    "build_index|drop_index|advise_index|tune_index|describe_index"
+    "index_metadata|drop_metadata_index|build_index|drop_index|advise_index|tune_index|describe_index"
 )
 AWAITED = re.compile(
     r"self\._run\(|self\._serve\(|self\._client\.(?:_run|_serve|work)\(|self\.build_index\(|"

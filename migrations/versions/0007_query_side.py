@@ -17,9 +17,15 @@ depends_on = None
 
 SQL = Path(__file__).parent.parent / "sql"
 # Of revision 0006, with another signature now.
-DROPPED = ("search",)
+DROPPED = ("search", "bm25_candidates")
 # In the order they can be made in.
 FUNCTIONS = (
+    "metadata_number",
+    "metadata_text",
+    "filter_conditions",
+    "matching_documents",
+    "bm25_candidates",
+    "begin_walk",
     "seconds",
     "boost",
     "read_options",
@@ -39,9 +45,10 @@ FUNCTIONS = (
     "mean_embedding",
 )
 # What of them earlier revisions had, by the revision that froze it last.
-BEFORE = {"0006": ("search",)}
+BEFORE = {"0005": ("bm25_candidates",), "0006": ("begin_walk", "search")}
 
 TABLES = """
+ALTER TABLE pgseek.collections ADD COLUMN metadata_indexes jsonb NOT NULL DEFAULT '[]';
 CREATE TYPE pgseek.query_terms AS (
     lexemes text[], known text[], dimensions integer[], weights double precision[], counts double precision[],
     origins text[], restriction tsquery, required text[]);
@@ -53,7 +60,24 @@ CREATE TYPE pgseek.candidate AS (
     boost double precision, duplicates uuid[]);
 """
 
+# Before the functions go, which these indexes call.
+UNINDEX = """
+DO $do$
+DECLARE
+    made record;
+BEGIN
+    FOR made IN
+        SELECT x.relname AS name FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+         WHERE i.indrelid = 'pgseek.documents'::regclass AND x.relname ~ '^documents_metadata_[0-9]+_'
+    LOOP
+        EXECUTE format('DROP INDEX pgseek.%I', made.name);
+    END LOOP;
+END
+$do$;
+"""
+
 BACK = """
+ALTER TABLE pgseek.collections DROP COLUMN metadata_indexes;
 DROP TYPE pgseek.candidate;
 DROP TYPE pgseek.query_terms;
 """
@@ -92,6 +116,7 @@ def upgrade():
 
 
 def downgrade():
+    run(UNINDEX)
     for name in FUNCTIONS:
         op.execute(f"DROP FUNCTION pgseek.{name}")
     run(BACK)

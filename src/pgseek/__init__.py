@@ -43,6 +43,7 @@ from pgseek.errors import (
     UnsupportedServer,
 )
 from pgseek.expansion import Expansion, create_expansion
+from pgseek.filters import Expression, F
 from pgseek.following import attach, detach
 from pgseek.generators.base import TextGenerator
 from pgseek.generators.callable import CallableGenerator
@@ -71,6 +72,7 @@ from pgseek.types import (
     IngestPlan,
     IngestReport,
     Match,
+    MetadataIndex,
     Passage,
     ProbeReport,
     QueueFailure,
@@ -115,6 +117,8 @@ __all__ = [
     "EmbedderIdentity",
     "Expansion",
     "Explanation",
+    "Expression",
+    "F",
     "Facet",
     "FacetValue",
     "Facets",
@@ -135,6 +139,7 @@ __all__ = [
     "InvalidInput",
     "Limits",
     "Match",
+    "MetadataIndex",
     "MissingExtra",
     "Needs",
     "Page",

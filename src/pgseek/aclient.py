@@ -29,9 +29,9 @@ from pgseek import documents as document_scripts
 from pgseek import drain as drain_scripts
 from pgseek import embedding as embedding_scripts
 from pgseek import ingest as ingest_scripts
+from pgseek import metadata_indexes, querying
 from pgseek import plan as plan_scripts
 from pgseek import probing as probing_scripts
-from pgseek import querying
 from pgseek import queue as queue_scripts
 from pgseek import search as search_scripts
 from pgseek import spaces as space_scripts
@@ -93,6 +93,8 @@ from pgseek.types import (
     IngestReport,
     InputType,
     Lexical,
+    MetadataIndex,
+    MetadataType,
     Normalization,
     OnEmbedderError,
     ProbeReport,
@@ -574,9 +576,10 @@ class AsyncCollection:
         """Return the best ``k`` chunks, best first; ties by document id, then ordinal.
 
         None means the collection's setting. ``alpha`` in 0..1 weighs the dense leg (fusion
-        'weighted'). ``filter`` is a mapping such as ``{"year": {"$gte": 2020}}`` or a jsonpath
-        predicate. ``query_embedding`` of shape (dimensions,) spares embedding the query; ``model``
-        (provider:model) says what made it, and the database refuses it if that is another. ``syntax``
+        'weighted'). ``filter`` is an expression such as ``F("year") >= 2020``, a mapping such as
+        ``{"year": {"$gte": 2020}}`` or a jsonpath predicate. ``query_embedding`` of shape (dimensions,)
+        spares embedding the query; ``model`` (provider:model) says what made it, and the database refuses
+        it if that is another. ``syntax``
         'web' reads "phrases", +required, -excluded and prefix*; 'plain' takes every sign for text.
         ``typos`` corrects words that no document has. ``budget`` is in milliseconds: past them BM25
         answers in its approximate form, and the hits say so in ``degraded``. With ``collapse`` each
@@ -1133,6 +1136,27 @@ class AsyncCollection:
             InvalidInput, DatabaseError.
         """
         return await self.build_index("none", space=space, progress=progress)
+
+    async def index_metadata(self, field: str | Sequence[str], type: MetadataType) -> MetadataIndex:  # noqa: A002
+        """Index a metadata field, so that filters on it find their documents without reading all of them.
+
+        ``field`` is a name such as 'year', 'author.name' for a key within an object, or ``["a.b"]`` for one
+        key with a dot. ``type`` says which of its values are meant: 'text', 'number' or 'date' (which ingest
+        stores as text). What the index answers are ranges, equality, lists and prefixes; equality alone
+        needs none. It is built while searches and writes go on, and goes with the collection.
+
+        Raises:
+            InvalidInput: no name of a field, or no type.
+            DatabaseError: the tables belong to another role, or the build broke off.
+        """
+        index = await self._client._run(metadata_indexes.declare(await self._renew(), field, type))
+        await self._renew()
+        return index
+
+    async def drop_metadata_index(self, field: str | Sequence[str]) -> None:
+        """Drop the index of a metadata field; filters find the same. Raises `InvalidInput` without one."""
+        await self._client._run(metadata_indexes.withdraw(await self._renew(), field))
+        await self._renew()
 
     async def describe_index(self, *, space: int | str | None = None) -> describing.IndexState:
         """Return how the vectors are indexed, and how far a build is. Raises `InvalidInput`."""

@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
-from pgseek import spaces
+from pgseek import metadata_indexes, spaces
 from pgseek.chunking import DEFAULT_SIZE, check_chunking
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.catalog import fusion_defaults
@@ -43,7 +43,8 @@ FIRST_LENGTH = 100.0
 
 _INFO: LiteralString = (
     f"SELECT {spaces.COLUMNS}, c.name, c.language, c.settings, c.copy_of, o.name AS original,"  # noqa: S608
-    " coalesce(c.collection_id = ANY (o.formerly), false) AS kept FROM pgseek.collections c"
+    " c.metadata_indexes, coalesce(c.collection_id = ANY (o.formerly), false) AS kept"
+    " FROM pgseek.collections c"
     " JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id"
     " LEFT JOIN pgseek.collections o ON o.collection_id = c.copy_of"
 )
@@ -447,6 +448,7 @@ def drop(name: str, patience: float = PATIENCE) -> Script[None]:
 
     if not (yield from transact(write)):
         raise (yield from not_found(name))
+    yield from metadata_indexes.sweep()
 
 
 def refresh_statistics(info: CollectionInfo, reweigh: bool) -> Script[float | None]:
@@ -498,4 +500,5 @@ def _info(row: Mapping[str, Any]) -> CollectionInfo:
         copy_of=row["copy_of"],
         original=row["original"],
         kept=row["kept"],
+        metadata_indexes=metadata_indexes.declared(row["metadata_indexes"]),
     )

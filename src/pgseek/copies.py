@@ -17,7 +17,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from pgseek import collections, queue, spaces
+from pgseek import collections, metadata_indexes, queue, spaces
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.embedding import Embedding, chunked
@@ -108,8 +108,9 @@ def begin(
         if (yield from fetch("SELECT FROM pgseek.collections WHERE copy_of = %s", [info.collection_id])):
             return
         row = yield from fetch_one(
-            "INSERT INTO pgseek.collections (name, language, languages, settings, copy_of, created_at) SELECT"
-            " o.name || '~' || gen_random_uuid(), o.language, o.languages, %s, o.collection_id, 'infinity'"
+            "INSERT INTO pgseek.collections (name, language, languages, settings, metadata_indexes, copy_of,"
+            " created_at) SELECT o.name || '~' || gen_random_uuid(), o.language, o.languages, %s,"
+            " o.metadata_indexes, o.collection_id, 'infinity'"
             " FROM pgseek.collections o WHERE o.collection_id = %s RETURNING collection_id",
             [Jsonb(settings), info.collection_id],
         )
@@ -130,6 +131,7 @@ def begin(
         raise ChangeRefused(
             f"the copy of collection {info.name!r} was dropped as soon as it was made; try again"
         )
+    yield from metadata_indexes.ensure(made.collection_id)
     return _same(info, made, wanted)
 
 

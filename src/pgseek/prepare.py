@@ -6,12 +6,15 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date
+from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgseek.chunking import check_format
 from pgseek.collections import Languages
 from pgseek.errors import InvalidInput
+from pgseek.filters.literals import digits, iso
 from pgseek.types import DOCUMENT_FIELDS, Document, Located, Rejection
 
 Source = Document | Mapping[str, Any] | Located | Rejection
@@ -31,6 +34,8 @@ MAX_WORD = 50_000
 _LONG_WORD = re.compile(rf"[!-~]{{{MAX_WORD}}}")
 _KNOWN = frozenset(DOCUMENT_FIELDS)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+# A decimal, while the rest is written: a text that no metadata may hold.
+_DECIMAL = re.compile(r'"\\u0000([^"]*)"')
 
 
 class Prepared(NamedTuple):
@@ -242,9 +247,11 @@ def _metadata_json(metadata: object) -> str:
     if not metadata:
         return "{}"
     try:
-        text = _ENCODER.encode(dict(metadata))
+        text = _written(metadata)
         # A depth that json can write, so one that can be walked.
         levels = _levels(metadata)
+    except InvalidInput:
+        raise
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"metadata cannot be written as JSON: {error}") from error
     if levels > MAX_METADATA_DEPTH:
@@ -260,6 +267,32 @@ def _metadata_json(metadata: object) -> str:
     if "\\u0000" in text and "\\u0000" in text.replace("\\\\", ""):
         raise InvalidInput("metadata holds a NUL byte")
     return text
+
+
+def _written(metadata: Mapping[str, Any]) -> str:
+    """Return metadata as JSON: a date as ISO 8601 text, a decimal as a number with its digits."""
+    try:
+        return _ENCODER.encode(dict(metadata))
+    except TypeError:
+        # Rare, so only now looked for.
+        return _DECIMAL.sub(r"\1", _ENCODER.encode(_plain(metadata)))
+
+
+def _plain(value: object) -> object:
+    made = value
+    match value:
+        case str() if "\x00" in value:
+            raise InvalidInput("metadata holds a NUL byte")
+        case date() | Decimal():
+            try:
+                made = iso(value) if isinstance(value, date) else "\x00" + digits(value)
+            except InvalidInput as error:
+                raise InvalidInput(f"metadata cannot be stored: {error}") from error
+        case Mapping():
+            made = {_plain(key) if isinstance(key, str) else key: _plain(one) for key, one in value.items()}
+        case list() | tuple():
+            made = [_plain(one) for one in value]
+    return made
 
 
 def _levels(value: object) -> int:

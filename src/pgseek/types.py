@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Literal, NewType, TypeGuard
+from typing import Any, Literal, NewType, TypeGuard, get_args
 from uuid import UUID
 
 from pgseek.errors import InvalidInput
@@ -607,13 +607,33 @@ class CopyStatus:
         return self.documents == self.of and not self.surplus
 
 
+MetadataType = Literal["text", "number", "date"]
+METADATA_TYPES: tuple[MetadataType, ...] = get_args(MetadataType)
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataIndex:
+    """A metadata field that has an index: the keys that lead to it, and what it holds.
+
+    A date is kept as ISO 8601 text; its index is one of texts.
+    """
+
+    field: tuple[str, ...]
+    type: MetadataType
+
+    def __str__(self) -> str:
+        plain = all("." not in key for key in self.field)
+        return f"{'.'.join(self.field) if plain else list(self.field)} ({self.type})"
+
+
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
     """A collection as the database holds it.
 
     ``settings`` holds the search and chunking defaults; ``space`` is the active embedding space. One that is
     hidden, because it is a copy of another, has the number and the name of that in ``copy_of`` and
-    ``original``, and ``kept`` says whether it had the name before. ``documents``, ``chunks``, ``queued`` and
+    ``original``, and ``kept`` says whether it had the name before. ``metadata_indexes`` are the fields of the
+    metadata that have an index. ``documents``, ``chunks``, ``queued`` and
     ``copy`` are None where they were not asked for.
     """
 
@@ -629,6 +649,7 @@ class CollectionInfo:
     original: str | None = None
     kept: bool = False
     copy: CopyStatus | None = None
+    metadata_indexes: tuple[MetadataIndex, ...] = ()
 
     @property
     def space_id(self) -> SpaceId:

@@ -154,3 +154,32 @@ def test_searches_take_their_settings_from_the_command_line(pgseek, dsn):
     assert (code, "ef_search is 2000, but must be a whole number from 1 to 1,000" in err) == (2, True)
     code, _, err = pgseek("search", "docs", "a text", "--space", 5)
     assert (code, "has no embedding space 5" in err) == (2, True)
+
+
+def test_a_metadata_field_is_indexed_and_no_longer(pgseek, dsn):
+    filled(dsn, 3)
+    assert pgseek("collections", "index-metadata", "docs", "year", "number") == (
+        0,
+        "docs: filters on year (number) use an index\n",
+        "",
+    )
+    assert pgseek("collections", "index-metadata", "docs", '["a.b", "c"]', "date")[0] == 0
+    assert "year (number), ['a.b', 'c'] (date)" in pgseek("collections", "show", "docs")[1]
+    (found,) = json.loads(pgseek("collections", "list", "--json")[1])
+    assert found["metadata_indexes"][1] == {"field": ["a.b", "c"], "type": "date"}
+    assert pgseek("collections", "drop-metadata-index", "docs", "year")[:2] == (
+        0,
+        "docs: dropped the index of year\n",
+    )
+    for arguments, message in (
+        (
+            ("drop-metadata-index", "docs", "year"),
+            "'year' has no index; those that have: ['a.b', 'c'] (date)",
+        ),
+        (("index-metadata", "docs", "year", "int"), "must be one of text, number, date"),
+        (("index-metadata", "docs", "[a.b]", "text"), "is not a JSON array of keys"),
+        (("index-metadata", "nodocs", "year", "text"), "did you mean 'docs'"),
+    ):
+        code, _, err = pgseek("collections", *arguments)
+        assert code != 0
+        assert message in err

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
 from psycopg.sql import SQL
 from support import CountingEmbedder
 
-from pgseek import Client, ingest, writing
+from pgseek import Client, F, ingest, writing
 from pgseek.db.connection import connect
+from pgseek.filters import to_jsonpath
 
 ROWS = 20_000
 DIMENSIONS = 64
@@ -29,7 +31,12 @@ def filled(module_dsn):
             {
                 "id": str(n),
                 "text": " ".join(f"word{w}" for w in row) + (" needle" if n % 5000 == 0 else ""),
-                "metadata": {"percent": n % 100, "half": n % 2},
+                "metadata": {
+                    "percent": n % 100,
+                    "half": n % 2,
+                    "name": {"last": f"name{n % 100}"},
+                    "day": date(2024, 1, 1) + timedelta(days=n % 71),
+                },
             }
             for n, row in enumerate(words)
         )
@@ -164,8 +171,10 @@ def test_a_filter_that_keeps_one_percent_scans_the_few_exactly(filled):
     plan, found = plans(filled, search(", filter => '$.percent == 7'"))
     assert len(found) == 10
     assert all(row["metadata"]["percent"] == 7 for row in found)
-    assert "documents_metadata_idx" in plan
+    # Its embeddings are found by the keys of the documents.
+    assert "embeddings_1_pkey" in plan
     assert "hnsw" not in plan
+    assert "Seq Scan" not in plan
 
 
 def test_a_filter_that_keeps_half_walks_the_graph(filled, monkeypatch):
@@ -233,3 +242,51 @@ def test_merging_a_batch_reads_no_table_whole(filled):
             found = connection.execute(SQL("EXPLAIN ") + statement, parameters).fetchall()
             plan = "\n".join(row["QUERY PLAN"] for row in found)
             assert not re.search(r"Seq Scan on (chunks|documents) ", plan), plan
+
+
+@pytest.fixture(scope="module")
+def indexed(filled):
+    """The same database with indexes of metadata fields."""
+    with Client(filled) as client:
+        docs = client.collection("docs", embedder=CountingEmbedder(DIMENSIONS))
+        docs.index_metadata("percent", "number")
+        docs.index_metadata("name.last", "text")
+        docs.index_metadata("day", "date")
+    return filled
+
+
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [
+        (F("percent") == 7, 200),
+        (F("percent") < 2, 400),
+        (F("percent").between(4, 5), 400),
+        (F("percent").in_([3, 5]), 400),
+        ((F("percent") == 7) & ~(F("half") == 0), 200),
+        (F("name.last") == "name7", 200),
+        (F("name.last").starts_with("name7"), 2200),
+        (F("name.last") >= "name98", 400),
+        (F("name.last").in_(["name1", "name3"]), 400),
+        (F("day") > date(2024, 2, 29), 3091),
+    ],
+    ids=str,
+)
+def test_an_index_of_a_field_answers_equality_ranges_prefixes_and_lists(indexed, condition, kept):
+    literal = "'" + to_jsonpath(condition).replace("'", "''").replace("%", "%%") + "'"
+    seen, found = every_plan(indexed, search(f", filter => {literal}, k => 5000"))
+    (plan,) = [plan for plan in seen if "AS few" in plan]
+    assert "Bitmap Index Scan on documents_metadata_1_" in plan
+    assert "Seq Scan" not in plan
+    assert len(found) == kept
+    # No document is read that the filter does not keep.
+    assert "Rows Removed by Filter" not in plan
+
+
+def test_equality_without_an_index_of_the_field_uses_the_one_of_all(filled):
+    seen, found = every_plan(
+        filled, search(", filter => '$.percent == 7 && $.other.key == \"x\"', k => 5000")
+    )
+    (plan,) = [plan for plan in seen if "AS few" in plan]
+    assert "Bitmap Index Scan on documents_metadata_idx" in plan
+    assert "Seq Scan" not in plan
+    assert found == []

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -15,9 +17,24 @@ from hypothesis import strategies as st
 
 from pgseek.cli.documents import parse_filters
 from pgseek.errors import InvalidInput
-from pgseek.filters import to_jsonpath
+from pgseek.filters import Expression, F, to_jsonpath
 
-OPERATORS = ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$exists"]
+OPERATORS = [
+    "$eq",
+    "$ne",
+    "$gt",
+    "$gte",
+    "$lt",
+    "$lte",
+    "$in",
+    "$nin",
+    "$contains",
+    "$prefix",
+    "$between",
+    "$exists",
+    "$null",
+    "$not",
+]
 # What PostgreSQL can hold: neither NUL nor lone surrogates.
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"))
 
@@ -38,7 +55,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"))
         ({"a": -(10**30)}, f'$."a" == -1{"0" * 30}'),
         ({"a": ""}, '$."a" == ""'),
         ({"a": {"$eq": 1}}, '$."a" == 1'),
-        ({"a": {"$ne": "x"}}, '$."a" != "x"'),
+        ({"a": {"$ne": "x"}}, '(!($."a" == "x") || ($."a" == "x") is unknown)'),
         ({"a": {"$gt": 1}}, '$."a" > 1'),
         ({"year": {"$gte": 2000, "$lt": 2010}}, '$."year" >= 2000 && $."year" < 2010'),
         ({"a": {"$lte": "b"}}, '$."a" <= "b"'),
@@ -59,7 +76,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"))
         ({"it's; --": 1}, '$."it\'s; --" == 1'),
         ({'q"uote': 1}, r'$."q\"uote" == 1'),
         ({"back\\slash\n": 1}, r'$."back\\slash\n" == 1'),
-        ({"$gte": 1}, '$."$gte" == 1'),
+        ({"$schema": 1}, '$."$schema" == 1'),
         ({"*": 1}, '$."*" == 1'),
     ],
 )
@@ -121,7 +138,22 @@ def test_an_operator_must_be_written_with_its_sign():
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, math.inf, -math.inf, [1], (1,), {1}, b"x", object(), 1j, 10**5000], ids=type
+    "value",
+    [
+        math.nan,
+        math.inf,
+        -math.inf,
+        [1],
+        (1,),
+        {1},
+        b"x",
+        object(),
+        1j,
+        10**5000,
+        Decimal("NaN"),
+        Decimal("1e4300"),
+    ],
+    ids=type,
 )
 @pytest.mark.parametrize("operator", ["$eq", "$gt"])
 def test_a_value_that_cannot_be_compared_is_refused_with_its_key(value, operator):
@@ -158,7 +190,9 @@ def test_exists_needs_true_or_false(value):
 
 @pytest.mark.parametrize("wrong", [5, ["a"], [("a", 1)], b"$.a == 1", True])
 def test_neither_mapping_nor_predicate_is_refused(wrong):
-    with pytest.raises(InvalidInput, match="must be a mapping or a jsonpath predicate"):
+    with pytest.raises(
+        InvalidInput, match=r"must be an expression such as F.* a mapping or a jsonpath predicate"
+    ):
         to_jsonpath(wrong)
 
 
@@ -207,3 +241,176 @@ def test_the_command_line_refuses_nan_as_the_library_does():
 def test_a_number_beyond_what_python_reads_stays_text_on_the_command_line():
     digits = "1" * 5000
     assert parse_filters([f"a={digits}"]) == f'($."a" == "{digits}")'
+
+
+A, B = F("a") == 1, F("b") == 2
+NOT_A, NOT_B = '(!($."a" == 1) || ($."a" == 1) is unknown)', '(!($."b" == 2) || ($."b" == 2) is unknown)'
+
+
+@pytest.mark.parametrize(
+    ("made", "mapping", "predicate"),
+    [
+        (F("a") == 1, {"a": 1}, '$."a" == 1'),
+        (F("a.b") > 1, {"a.b": {"$gt": 1}}, '$."a"."b" > 1'),
+        (F(["a", "b"]) < 1, {"a.b": {"$lt": 1}}, '$."a"."b" < 1'),
+        (F("a") <= "x", {"a": {"$lte": "x"}}, '$."a" <= "x"'),
+        (F("a") != 1, {"a": {"$ne": 1}}, NOT_A),
+        (F("a").in_([1, "x"]), {"a": {"$in": [1, "x"]}}, '($."a" == 1 || $."a" == "x")'),
+        (F("a").in_(range(2)), {"a": {"$in": [0, 1]}}, '($."a" == 0 || $."a" == 1)'),
+        (F("a").not_in([1]), {"a": {"$nin": [1]}}, NOT_A),
+        (F("a").between(1, 2), {"a": {"$between": [1, 2]}}, '$."a" >= 1 && $."a" <= 2'),
+        (F("a").starts_with('x"'), {"a": {"$prefix": 'x"'}}, '$."a" starts with "x\\""'),
+        (F("a").contains(1), {"a": {"$contains": 1}}, '($."a".type() == "array" && $."a" == 1)'),
+        (
+            F("a").contains("x"),
+            {"a": {"$contains": "x"}},
+            '($."a".type() == "array" && $."a" == "x"'
+            ' || $."a".type() == "string" && $."a" like_regex "x" flag "q")',
+        ),
+        (F("a").exists(), {"a": {"$exists": True}}, 'exists($."a")'),
+        (~F("a").exists(), {"a": {"$exists": False}}, '!(exists($."a"))'),
+        (F("a").is_null(), {"a": {"$null": True}}, '$."a" == null'),
+        (
+            ~F("a").is_null(),
+            {"a": {"$null": False}},
+            '(!($."a" == null) || ($."a" == null) is unknown)',
+        ),
+        (A & B, {"$and": [{"a": 1}, {"b": 2}]}, '$."a" == 1 && $."b" == 2'),
+        (A & B & A, {"$and": [{"a": 1}, B, A]}, '$."a" == 1 && $."b" == 2 && $."a" == 1'),
+        (A | B, {"$or": [{"a": 1}, {"b": 2}]}, '($."a" == 1 || $."b" == 2)'),
+        ((A & B) | A, {"$or": [{"a": 1, "b": 2}, {"a": 1}]}, '(($."a" == 1 && $."b" == 2) || $."a" == 1)'),
+        ((A | B) & A, {"$or": [A, B], "a": 1}, '($."a" == 1 || $."b" == 2) && $."a" == 1'),
+        (~(A & B), {"$not": {"a": 1, "b": 2}}, f"({NOT_A} || {NOT_B})"),
+        (~(A | B), {"$not": {"$or": [A, B]}}, f"{NOT_A} && {NOT_B}"),
+        (~~A, {"$not": {"$not": {"a": 1}}}, '$."a" == 1'),
+        (~(F("a") == 1), {"a": {"$not": {"$eq": 1}}}, NOT_A),
+        (F("a") == date(2020, 1, 31), {"a": date(2020, 1, 31)}, '$."a" == "2020-01-31"'),
+        (
+            F("a") >= datetime(2020, 1, 31, 12, 30),
+            {"a": {"$gte": datetime(2020, 1, 31, 12, 30)}},
+            '$."a" >= "2020-01-31T12:30:00"',
+        ),
+        (
+            F("a") >= datetime(2020, 1, 31, 12, 30, 0, 5, timezone(timedelta(hours=2))),
+            {"a": {"$gte": datetime(2020, 1, 31, 10, 30, 0, 5, UTC)}},
+            '$."a" >= "2020-01-31T10:30:00.000005+00:00"',
+        ),
+        (F("a") > Decimal("0.1"), {"a": {"$gt": Decimal("0.1")}}, '$."a" > 0.1'),
+        (F("a") > Decimal("1e400"), {"a": {"$gt": Decimal("1e400")}}, '$."a" > 1E+400'),
+        (
+            F("a") == Decimal("12345678901234567890.0123456789"),
+            {"a": Decimal("12345678901234567890.0123456789")},
+            '$."a" == 12345678901234567890.0123456789',
+        ),
+    ],
+    ids=str,
+)
+def test_expressions_and_mappings_become_the_same(made, mapping, predicate):
+    assert to_jsonpath(made) == predicate
+    assert to_jsonpath(mapping) == predicate
+
+
+def test_a_key_with_a_dot_is_one_key_where_it_is_given_as_a_list():
+    assert to_jsonpath(F(["a.b", "c"]) == 1) == '$."a.b"."c" == 1'
+    assert to_jsonpath(F(["$gte"]) == 1) == '$."$gte" == 1'
+
+
+def test_an_expression_is_a_value():
+    assert (F("a") == 1) == A
+    assert hash(A) == hash(F("a") == 1)
+    assert A != B
+    assert isinstance(A, Expression)
+    assert repr(A) == '<filter $."a" == 1>'
+    assert repr(F("a.b")) == "F('a.b')"
+    assert repr(F(["a.b"])) == "F(['a.b'])"
+    with pytest.raises(AttributeError, match="immutable"):
+        F("a")._path = "x"
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: A and B, lambda: A or B, lambda: not A, lambda: 1 <= F("a") <= 2, lambda: bool(A)],
+)
+def test_an_expression_is_neither_true_nor_false(build):
+    with pytest.raises(InvalidInput, match=r"combine expressions with & \| ~ in place of and, or, not"):
+        build()
+
+
+def test_a_field_is_neither_true_nor_false():
+    with pytest.raises(InvalidInput, match=r"F\('a'\) == True"):
+        bool(F("a"))
+
+
+@pytest.mark.parametrize("wrong", [1, {"a": 1}, True, F("b"), None])
+def test_an_expression_is_combined_with_expressions_only(wrong):
+    with pytest.raises(InvalidInput, match="combined with"):
+        A & wrong
+    with pytest.raises(InvalidInput, match="combined with"):
+        A | wrong
+
+
+@pytest.mark.parametrize("name", ["", "a.", [], [""], [1], 1, None, ("a", None)])
+def test_a_field_has_a_name(name):
+    with pytest.raises(InvalidInput, match="is not the name of a metadata field"):
+        F(name)
+
+
+@pytest.mark.parametrize("operator", ["$gte", "$in", "$exists", "$between"])
+def test_an_operator_where_a_field_is_expected_is_told_so(operator):
+    with pytest.raises(InvalidInput, match=rf"\{operator} stands where a field is expected"):
+        to_jsonpath({operator: 1})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"$or": []}, "needs a list with at least one filter"),
+        ({"$and": {"a": 1}}, "needs a list with at least one filter"),
+        ({"$or": [{"a": 1}, {}]}, "at least one condition each"),
+        ({"$or": ["$.a == 1"]}, "at least one condition each"),
+        ({"$not": []}, "at least one condition each"),
+        ({"a": {"$not": 1}}, "needs operators"),
+        ({"a": {"$between": [1]}}, "needs a list of two values"),
+        ({"a": {"$prefix": 1}}, "needs a text"),
+        ({"a": {"$contains": "x" * 10_001}}, "at most 10,000"),
+        ({"a": {"$null": 1}}, "needs true or false"),
+        ({"a": ["x"]}, r"\$in takes a list"),
+        ({"a": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2)))}, "cannot be written in UTC"),
+        ({"a": Decimal("1e-16384")}, "16,383 after the point"),
+    ],
+)
+def test_what_is_no_filter_is_told_what_is(wrong, message):
+    with pytest.raises(InvalidInput, match=message):
+        to_jsonpath(wrong)
+
+
+def test_long_lists_are_divided():
+    text = to_jsonpath(F("a").in_(list(range(100_000))))
+    assert text.count("==") == 100_000
+    depth = deepest = longest = 0
+    for part in re.findall(r"[()]|[^()]+", text):
+        depth += (part == "(") - (part == ")")
+        deepest = max(deepest, depth)
+        longest = max(longest, part.count("||"))
+    assert depth == 0
+    assert deepest <= 5
+    assert longest <= 100
+
+
+@given(st.datetimes(timezones=st.timezones()), st.datetimes(timezones=st.timezones()))
+def test_times_are_ordered_as_their_texts_are(one, other):
+    def text(value):
+        try:
+            return to_jsonpath(F("a") == value)
+        except InvalidInput:
+            return None
+
+    first, second = text(one), text(other)
+    if first is not None and second is not None:
+        assert (first < second) == (one.astimezone(UTC) < other.astimezone(UTC))
+
+
+@given(st.dates(), st.datetimes())
+def test_a_date_is_before_all_times_of_its_day(day, time):
+    text = {value: to_jsonpath(F("a") == value) for value in (day, time)}
+    assert (text[day].strip('"') <= text[time].strip('"')) == (day <= time.date())

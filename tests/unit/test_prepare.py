@@ -20,6 +20,7 @@ from pgseek.collections import Languages
 from pgseek.embedders.base import identity_hash
 from pgseek.embedding import embedding_text
 from pgseek.errors import InvalidInput
+from pgseek.filters import to_jsonpath
 from pgseek.ingest import Options, ingest
 from pgseek.prepare import Prepared, Supply, content_hash, document_from, document_id, prepare
 from pgseek.steps import advance
@@ -137,8 +138,14 @@ def test_a_bad_document_is_rejected_with_the_reason(record, reason):
         ({"k": [{"x": "\ud800"}]}, "metadata holds a lone surrogate"),
         ({"k": math.nan}, "metadata cannot be written as JSON"),
         ({"k": [math.inf]}, "metadata cannot be written as JSON"),
-        ({"k": datetime.date(2024, 1, 1)}, "metadata cannot be written as JSON: Object of type date"),
-        ({"k": decimal.Decimal("0.1")}, "metadata cannot be written as JSON: Object of type Decimal"),
+        ({"k": datetime.time(1, 2)}, "metadata cannot be written as JSON: Object of type time"),
+        ({"k": decimal.Decimal("Infinity")}, "metadata cannot be stored: Infinity is not a finite number"),
+        (
+            {"k": decimal.Decimal("1e-20000")},
+            "metadata cannot be stored: a number may have 4,300 digits before and 16,383 after the point",
+        ),
+        ({"k": ["\x001", decimal.Decimal(1)]}, "metadata holds a NUL byte"),
+        ({"\x00": decimal.Decimal(1)}, "metadata holds a NUL byte"),
         ({"k": {1, 2}}, "metadata cannot be written as JSON: Object of type set"),
         ({"k": b"x"}, "metadata cannot be written as JSON: Object of type bytes"),
         ({("a", "b"): 1}, "metadata cannot be written as JSON: keys must be str"),
@@ -400,3 +407,25 @@ def test_a_bad_batch_size_is_named_with_its_range(size):
 def test_one_document_is_not_a_list_of_documents(single):
     with pytest.raises(InvalidInput, match=f"not one {type(single).__name__}"):
         advance(ingest(INFO, EMBEDDER, single, Options()))
+
+
+UTC_TWO = datetime.timezone(datetime.timedelta(hours=2))
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (datetime.date(2024, 1, 31), '"2024-01-31"'),
+        (datetime.datetime(2024, 1, 31, 12), '"2024-01-31T12:00:00"'),
+        (datetime.datetime(2024, 1, 31, 12, tzinfo=UTC_TWO), '"2024-01-31T10:00:00+00:00"'),
+        (decimal.Decimal("0.10"), "0.10"),
+        (decimal.Decimal("12345678901234567890.123456789"), "12345678901234567890.123456789"),
+        (decimal.Decimal("1e400"), "1E+400"),
+        ([{"a": decimal.Decimal(-1)}, ("\\u00005", None)], '[{"a": -1}, ["\\\\u00005", null]]'),
+    ],
+)
+def test_dates_and_decimals_are_written_as_filters_compare_them(value, written):
+    made = prepared({"id": "1", "text": "x", "metadata": {"k": value}})
+    assert made.metadata == f'{{"k": {written}}}'
+    if not isinstance(value, list):
+        assert to_jsonpath({"k": value}) == f'$."k" == {written}'

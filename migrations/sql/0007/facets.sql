@@ -17,7 +17,7 @@
 --             others   documents with a value that is not among those, missing those without a value of that kind
 -- Errors:     PGS01, PGS02, PGS04, PGS05 as search(); PGS02 a facet that cannot be read
 -- Volatility: volatile, as search(). It writes nothing and runs on a read-only standby.
--- Index:      chunks_codes_idx (GIN) over 'lexical', documents_metadata (GIN) with a filter; documents_pkey.
+-- Index:      chunks_codes_idx (GIN) over 'lexical', those of metadata with a filter (see matching_documents()); documents_pkey.
 CREATE OR REPLACE FUNCTION pgseek.facets(
     collection text, query text, facets text[] DEFAULT '{}', over text DEFAULT 'lexical',
     query_embedding @vector@.vector DEFAULT NULL, options jsonb DEFAULT '{}', most integer DEFAULT 100000,
@@ -49,9 +49,10 @@ BEGIN
     END IF;
     CASE over
     WHEN 'filter' THEN
-        SELECT array_agg(d.document_id) INTO documents
-          FROM (SELECT d.document_id FROM pgseek.documents d
-                 WHERE d.collection_id = of AND (filter IS NULL OR d.metadata @@ filter) LIMIT most + 1) AS d;
+        EXECUTE format('SELECT array_agg(d.document_id) FROM (SELECT d.document_id FROM pgseek.documents d'
+            ' WHERE d.collection_id = $1%s LIMIT $3) AS d',
+            CASE WHEN filter IS NOT NULL THEN ' AND d.metadata @@ $2' || pgseek.filter_conditions(of, filter, 'd') ELSE '' END)
+        INTO documents USING of, filter, most + 1;
     WHEN 'lexical' THEN
         terms := pgseek.read_query(of_collection, query, complete ->> 'syntax', (complete ->> 'typos')::boolean);
         SELECT array_agg(pgseek.bm25_code(of, u.dimension)) INTO codes FROM unnest(terms.dimensions) AS u (dimension);

@@ -136,6 +136,8 @@ DECLARE
     ranking record;
 BEGIN
     ranking := pgseek.rank(of_collection, query, query_embedding, options, k, space_id, model);
-    RETURN QUERY SELECT s.* FROM pgseek.show(of_collection, ranking.hits, ranking.fused, ranking.terms, options, ranking.degraded) AS s;
+    RETURN QUERY SELECT s.* FROM pgseek.show(of_collection, ranking.hits, ranking.fused, ranking.terms, options, ranking.degraded,
+        -- Metadata may have changed since it was asked.
+        filter) AS s;
 END
 $function$;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Annotated, cast
 
@@ -13,10 +14,13 @@ from pgseek.cli.state import state_of
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.registry import create_embedder
 from pgseek.errors import InvalidInput
-from pgseek.types import CopyStatus
+from pgseek.types import CopyStatus, MetadataType
 from pgseek.vectors import Metric, Storage
 
 app = typer.Typer(help="Make, list, describe and drop collections.", no_args_is_help=True)
+Field = Annotated[
+    str, typer.Argument(help="such as year, author.name, or a JSON array of keys where one holds a dot")
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -167,6 +171,8 @@ def show(context: typer.Context, name: str, as_json: Json = False) -> None:
         f"{info.space.storage}({info.identity.dimensions}), table pgseek.embeddings_{info.space_id}",
     )
     made.add_row("index", str(info.space.index))
+    if info.metadata_indexes:
+        made.add_row("metadata indexes", escape(", ".join(map(str, info.metadata_indexes))))
     made.add_row("documents", f"{info.documents or 0:,}")
     made.add_row("chunks", f"{info.chunks or 0:,}")
     made.add_row("waiting for embeddings", f"{info.queued or 0:,}")
@@ -202,6 +208,38 @@ def refresh(
         drift = client.collection(name).refresh_statistics(reweigh=reweigh)
     shown = "no chunks" if drift is None else f"chunks are {drift:.2f} times as long as they are weighed for"
     typer.echo(f"refreshed {name}: {shown}")
+
+
+@app.command("index-metadata")
+def index_metadata(
+    context: typer.Context,
+    name: str,
+    field: Field,
+    of_type: Annotated[str, typer.Argument(metavar="TYPE", help="text, number or date")],
+) -> None:
+    """Index a metadata field, so that filters on it need not read every document."""
+    with state_of(context).client() as client:
+        index = client.collection(name).index_metadata(_field(field), cast("MetadataType", of_type))
+    typer.echo(f"{name}: filters on {index} use an index")
+
+
+@app.command("drop-metadata-index")
+def drop_metadata_index(context: typer.Context, name: str, field: Field) -> None:
+    """Drop the index of a metadata field."""
+    with state_of(context).client() as client:
+        client.collection(name).drop_metadata_index(_field(field))
+    typer.echo(f"{name}: dropped the index of {field}")
+
+
+def _field(text: str) -> str | list[str]:
+    """Return the name of a field, or the keys of a JSON array."""
+    if not text.startswith("["):
+        return text
+    try:
+        keys: list[str] = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"FIELD {text!r} is not a JSON array of keys: {error}") from error
+    return keys
 
 
 @app.command()

@@ -68,6 +68,8 @@ collections = Table(
     # Collections whose name it took; handles that were opened on those follow it.
     Column("formerly", ARRAY(Integer), nullable=False, server_default=text("'{}'::integer[]")),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # Fields of the metadata that have an index: [{"field": ["author", "name"], "type": "text"}].
+    Column("metadata_indexes", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     # Partial, though the first leaves out nothing: the columns of an index that a foreign key could refer to
     # cannot be changed while somebody stores a document, which refers to the row.
     Index("collections_name_key", "name", unique=True, postgresql_where=text("name IS NOT NULL")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -9,6 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from pgseek import metadata_indexes
 from pgseek.collections import WITHOUT_FOREIGN_KEY
 from pgseek.indexes import CODES, INDEX_FROM, filled
 from pgseek.integrity.report import EXAMPLES, Finding
@@ -49,6 +52,11 @@ SELECT i.indexrelid::regclass::text AS name, t.relname AS of_table FROM pg_index
 _HAS_INDEX = """
 SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
  WHERE x.relnamespace = 'pgseek'::regnamespace AND x.relname = %s
+"""
+
+_METADATA = """
+SELECT collection_id, name, metadata_indexes FROM pgseek.collections
+ WHERE collection_id = ANY (%s) AND metadata_indexes <> '[]' ORDER BY name
 """
 
 # Whoever loads has just executed one of these, or does so now.
@@ -170,6 +178,19 @@ def indexes(connection: Connection, found: Sequence[Space]) -> Iterator[Finding]
             )
             mend = f"{loading}the next ingest into {space.name} as the tables' owner builds it, or: {ddl}"
             yield Finding("index_missing", space.name, 1, what, (name,), mend, harmless=bool(loading))
+
+
+def metadata(connection: Connection, ids: Sequence[int]) -> Iterator[Finding]:
+    """Yield indexes of metadata fields that collections declare and that are not there."""
+    rows = connection.execute(_METADATA, [list(ids)]).fetchall()
+    for row in rows:
+        for index in metadata_indexes.declared(row["metadata_indexes"]):
+            name = metadata_indexes.index_name(row["collection_id"], index)
+            if not connection.execute(_HAS_INDEX, [name]).fetchall():
+                what = f"index of metadata missing, without which a filter on {index} reads every document"
+                field = shlex.quote(json.dumps(index.field))
+                mend = f"pgseek collections index-metadata {row['name']} {field} {index.type}"
+                yield Finding("index_missing", row["name"], 1, what, (name,), mend)
 
 
 def database(connection: Connection) -> Iterator[Finding]:

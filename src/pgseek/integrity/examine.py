@@ -119,6 +119,7 @@ def _examine(
     findings += catalogue.tables(spaces)
     with _unless_dropped(connection):
         findings += catalogue.indexes(connection, spaces)
+    findings += catalogue.metadata(connection, list(by_id))
     findings += catalogue.statistics(connection, list(by_id))
     if not names:
         findings += catalogue.database(connection)

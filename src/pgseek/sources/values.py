@@ -5,19 +5,21 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 from pgseek.errors import InvalidInput
+from pgseek.filters.literals import iso
 
 
 def json_value(value: Any) -> Any:
     """Return ``value`` as JSON holds it.
 
-    Dates and times become ISO 8601 text, spans of time seconds. A decimal becomes a number where the
-    number is exactly it, else text. NaN and infinities become null: JSON has none. Bytes become the
-    text they encode, or base64 where they are no UTF-8. What has no counterpart becomes ``str(value)``.
+    Dates and times become ISO 8601 text (those with a time zone in UTC, as `filters` compares them), spans of
+    time seconds. A decimal becomes a number where the number is exactly it, else it stays one. NaN and
+    infinities become null: JSON has none. Bytes become the text they encode, or base64 where they are no
+    UTF-8. What has no counterpart becomes ``str(value)``.
     """
     made: Any
     match value:
@@ -27,7 +29,9 @@ def json_value(value: Any) -> Any:
             made = value if math.isfinite(value) else None
         case Decimal():
             made = _decimal(value)
-        case datetime() | date() | time():
+        case date():
+            made = iso(value)
+        case time():
             made = value.isoformat()
         case timedelta():
             made = value.total_seconds()
@@ -69,13 +73,13 @@ def not_utf8(error: UnicodeDecodeError) -> str:
     return f"not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}"
 
 
-def _decimal(value: Decimal) -> int | float | str | None:
+def _decimal(value: Decimal) -> int | float | Decimal | None:
     if not value.is_finite():
         return None
     if value == value.to_integral_value() and abs(value) < Decimal(2**53):
         return int(value)
     number = float(value)
-    return number if math.isfinite(number) and Decimal(repr(number)) == value else str(value)
+    return number if math.isfinite(number) and Decimal(repr(number)) == value else value
 
 
 def _bytes(value: bytes) -> str:

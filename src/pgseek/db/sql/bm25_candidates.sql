@@ -10,6 +10,8 @@
 --             restriction  what the chunk's lexemes must match, or NULL
 --             required     lexemes that every match of the restriction has; they spare reading other rows
 --             budget       milliseconds that the scans may take, as far as it can be foretold
+--             among        the documents that the filter keeps, where they are few (matching_documents()): theirs are
+--                          scored and no others
 -- Returns:    exact is true if these are the best n for the statistics in force, false if the budget
 --             ran out: then chunks may be missing, but every score is right.
 -- Ordering:   score descending, document_id, ordinal.
@@ -18,7 +20,7 @@
 CREATE OR REPLACE FUNCTION pgseek.bm25_candidates(
     collection_id integer, dimensions integer[], weights double precision[], counts double precision[], n integer,
     filter jsonpath DEFAULT NULL, restriction tsquery DEFAULT NULL, required text[] DEFAULT '{}',
-    budget double precision DEFAULT 50)
+    budget double precision DEFAULT 50, among uuid[] DEFAULT NULL)
 RETURNS TABLE (document_id uuid, ordinal integer, score double precision, exact boolean)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -32,7 +34,7 @@ DECLARE
     -- What a lexeme that reaches no mark, the first mark, ... adds at most, over its weight in the query.
     bounds CONSTANT double precision[] := '{0.53,0.58,0.66,0.75,0.85,1}';
     top CONSTANT integer := 6;
-    -- Filters and restrictions that keep at most so many documents or chunks are answered by scoring those.
+    -- Restrictions that keep at most so many chunks are answered by scoring those.
     exact_below CONSTANT integer := 10000;
     -- With the last round nothing is guessed.
     last_round CONSTANT integer := 6;
@@ -92,14 +94,11 @@ BEGIN
     END LOOP;
 
     -- A filter or a restriction that keeps little is cheaper to score whole.
-    IF filter IS NOT NULL AND exact_below >= (SELECT count(*) FROM (
-            SELECT FROM pgseek.documents d WHERE d.collection_id = collection_id AND d.metadata @@ filter
-             LIMIT exact_below + 1) AS matching) THEN
+    IF among IS NOT NULL THEN
         RETURN QUERY
         SELECT c.document_id, c.ordinal, 0 - (c.terms OPERATOR(@vector@.<#>) asked) AS score, true
-          FROM pgseek.documents d
-          JOIN pgseek.chunks c ON c.collection_id = d.collection_id AND c.document_id = d.document_id
-         WHERE d.collection_id = collection_id AND d.metadata @@ filter
+          FROM pgseek.chunks c
+         WHERE c.collection_id = collection_id AND c.document_id = ANY (among)
            AND c.terms OPERATOR(@vector@.<#>) asked < 0
            AND (restriction IS NULL OR c.lexemes @@ restriction)
          ORDER BY score DESC, c.document_id, c.ordinal LIMIT n;

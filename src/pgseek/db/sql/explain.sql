@@ -2,8 +2,8 @@
 -- Arguments:  as of search(); options has all others of its arguments by name, such as '{"k": 5, "alpha": 0.7}'
 -- Returns:    an object: options (those in force), space, words (lexeme, chunks that have it, weight, origin),
 --             unknown_words, restriction, candidates per leg, dense and lexical (rows found; whether exactly), matching
---             (documents that the filter keeps, or chunks with the required words, up to 10,001, where that was
---             counted), fused (candidates, if the ranking was shaped after the fusion), degraded, milliseconds (reading,
+--             (documents that the filter keeps, or chunks with the required words, where they were few enough to be
+--             compared exactly), fused (candidates, if the ranking was shaped after the fusion), degraded, milliseconds (reading,
 --             fusing, shaping, showing), hits (as search() returns them, without texts)
 -- Errors:     see search()
 -- Volatility: volatile, as search(). It writes nothing and runs on a read-only standby.
@@ -27,7 +27,7 @@ BEGIN
     SELECT coalesce(jsonb_agg(to_jsonb(s) - '{title,text,snippet,metadata,section,matched_text,context,other_passages,provenance,degraded}'::text[]
                ORDER BY s.rank), '[]')
       INTO hits
-      FROM pgseek.show(of_collection, ranking.hits, ranking.fused, ranking.terms, complete, ranking.degraded) AS s;
+      FROM pgseek.show(of_collection, ranking.hits, ranking.fused, ranking.terms, complete, ranking.degraded, (complete ->> 'filter')::jsonpath) AS s;
     RETURN jsonb_build_object('options', jsonb_strip_nulls(complete - 'depth'), 'degraded', ranking.degraded, 'hits', hits)
         || coalesce(jsonb_set(ranking.about, '{milliseconds,show}',
             to_jsonb(round((extract(epoch FROM clock_timestamp() - ranked_at) * 1000)::numeric, 3))), '{}');

@@ -10,12 +10,12 @@
 --             dense_found, lexical_found  rows that each leg brought; NULL if it did not run
 --             exact_dense    the vectors of all rows that the filter and the restriction let through were compared
 --             exact_lexical  see bm25_candidates(); NULL if the leg did not run
---             matching       documents (with a filter) or chunks (with required words) that were counted: 10,001 for
---                            more; NULL if nothing was
+--             matching       documents (with a filter) or chunks (with required words) that were counted; NULL if
+--                            nothing was, or there are more than are compared exactly
 --             before         the settings to put back, see end_walk(); NULL if none were changed
 -- Ordering:   score descending; ties by document_id, then ordinal.
 -- Volatility: volatile: it sets the settings of index walks (the caller puts them back). It writes nothing.
--- Index:      that of embeddings_<space>, chunks_codes_idx (GIN), documents_metadata (GIN), primary keys.
+-- Index:      that of embeddings_<space>, chunks_codes_idx (GIN), those of metadata (see matching_documents()), primary keys.
 CREATE OR REPLACE FUNCTION pgseek.fuse(
     of_collection pgseek.collections, of_space pgseek.embedding_spaces, query_embedding @vector@.vector,
     terms pgseek.query_terms, options jsonb, candidates integer, kept integer, budget double precision,
@@ -23,11 +23,15 @@ CREATE OR REPLACE FUNCTION pgseek.fuse(
     OUT exact_lexical boolean, OUT matching bigint, OUT before jsonb)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+-- What is costly in a plan is the branch that is taken only where a walk finds too few.
+SET jit = off
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    -- Filters that keep at most this many documents are answered by an exact scan of those.
+    -- Restrictions that keep at most this many chunks are answered by an exact scan of those.
     exact_below CONSTANT integer := 10000;
+    -- Rows that a walk past rows of no use must bring at least: its first ones are not always the nearest.
+    least_walked CONSTANT integer := 100;
     of CONSTANT integer := of_collection.collection_id;
     fusion CONSTANT text := options ->> 'fusion';
     alpha CONSTANT double precision := options ->> 'alpha';
@@ -37,6 +41,8 @@ DECLARE
     with_lexical boolean := (fusion = 'rrf' OR alpha < 1) AND terms.lexemes <> '{}';
     codes integer[];
     always integer[];
+    -- The documents that the filter keeps, where they are few.
+    among uuid[];
     asked @vector@.sparsevec;
     words tsquery;
     parts record;
@@ -45,6 +51,9 @@ DECLARE
     restricted text;
     dense_where text := '';
     dense_order text;
+    -- Whether the index is walked past rows that conditions turn away, and the rows wanted from the walk.
+    past_others boolean;
+    wanted bigint;
     dense_sql text;
     lexical_sql text;
     ranking text;
@@ -65,15 +74,11 @@ BEGIN
     END IF;
     restricted := pgseek.restricted(of_collection, '$10');
 
-    IF with_dense AND filter IS NOT NULL THEN
-        SELECT count(*) INTO matching FROM (
-            SELECT FROM pgseek.documents d
-             WHERE d.collection_id = of AND d.metadata @@ filter
-             LIMIT exact_below + 1) AS counted;
-        exact_dense := matching <= exact_below;
-        dense_where := CASE WHEN exact_dense
-            THEN ' AND e.document_id IN (SELECT d.document_id FROM pgseek.documents d'
-                 ' WHERE d.collection_id = $1 AND d.metadata @@ $6)'
+    IF filter IS NOT NULL THEN
+        among := pgseek.matching_documents(of, filter);
+        matching := cardinality(among);
+        exact_dense := with_dense AND among IS NOT NULL;
+        dense_where := CASE WHEN exact_dense THEN ' AND e.collection_id = $1 AND e.document_id = ANY ($20)'
             ELSE ' AND EXISTS (SELECT FROM pgseek.documents d WHERE d.collection_id = $1'
                  ' AND d.document_id = e.document_id AND d.metadata @@ $6)' END;
     END IF;
@@ -86,6 +91,7 @@ BEGIN
                    AND pgseek.bm25_codes(c.collection_id, c.terms) @> always AND c.lexemes @@ terms.restriction
                  LIMIT exact_below + 1) AS counted;
             exact_dense := matching <= exact_below;
+            matching := CASE WHEN exact_dense THEN matching END;
         END IF;
         dense_where := dense_where || CASE WHEN always IS NOT NULL AND exact_dense
             THEN ' AND (e.document_id, e.ordinal) IN (SELECT c.document_id, c.ordinal FROM pgseek.chunks c WHERE c.collection_id = $1'
@@ -100,20 +106,30 @@ BEGIN
     ELSE
         dense_order := parts.walk;
     END IF;
+    past_others := dense_where <> '' AND NOT exact_dense;
+    wanted := CASE WHEN past_others THEN greatest(candidates, least_walked) ELSE candidates END::bigint * rerank;
 
     -- Each leg limits in its own CTE; places are given in a second one, so that the first keeps its
     -- index order (and can run next to the data when the tables are distributed).
-    dense_sql := format('SELECT e.document_id, e.ordinal, %s AS distance FROM pgseek.%I e WHERE true%s ORDER BY %s LIMIT $4%s',
-        parts.distance, 'embeddings_' || of_space.space_id, dense_where, dense_order, CASE WHEN rerank > 1 THEN ' * $19' ELSE '' END);
-    IF rerank > 1 THEN
+    dense_sql := format('SELECT e.document_id, e.ordinal, %s AS distance FROM pgseek.%I e WHERE true%s ORDER BY %s LIMIT $19',
+        parts.distance, 'embeddings_' || of_space.space_id, dense_where, dense_order);
+    IF rerank > 1 AND NOT past_others THEN
         -- The index knows a sketch of each vector: the best by it are compared by what is stored.
         dense_sql := format('SELECT n.document_id, n.ordinal, n.distance FROM (%s) AS n ORDER BY n.distance, n.document_id, n.ordinal LIMIT $4',
             dense_sql);
     END IF;
+    IF past_others THEN
+        -- What a walk does not find in time, far from the query, is found by comparing all that the conditions keep.
+        dense_sql := format('WITH walked AS MATERIALIZED (%1$s) (SELECT w.document_id, w.ordinal, w.distance FROM walked w'
+            ' WHERE (SELECT count(*) FROM walked) >= $19 ORDER BY w.distance, w.document_id, w.ordinal LIMIT $4)'
+            ' UNION ALL (SELECT e.document_id, e.ordinal, %2$s AS distance FROM pgseek.%3$I e'
+            ' WHERE (SELECT count(*) FROM walked) < $19%4$s ORDER BY (%2$s) + 0 LIMIT $4)',
+            dense_sql, parts.distance, 'embeddings_' || of_space.space_id, dense_where);
+    END IF;
     lexical_sql := CASE
         WHEN lexical = 'bm25' THEN
             'SELECT b.document_id, b.ordinal, b.score, b.exact'
-            ' FROM pgseek.bm25_candidates($1, $12, $13, $14, $4, $6, $10, $15, $18) b'
+            ' FROM pgseek.bm25_candidates($1, $12, $13, $14, $4, $6, $10, $15, $18, $20) b'
             || CASE WHEN terms.restriction IS NOT NULL AND restricted <> '' THEN
                 ' JOIN pgseek.chunks c ON c.collection_id = $1 AND c.document_id = b.document_id AND c.ordinal = b.ordinal'
                 ' WHERE true' || restricted ELSE '' END
@@ -122,7 +138,8 @@ BEGIN
             ' WHERE c.collection_id IS NOT DISTINCT FROM $1 AND pgseek.bm25_codes(c.collection_id, c.terms) && $16 AND c.lexemes @@ $3%s%s'
             ' ORDER BY score DESC, c.document_id, c.ordinal LIMIT $4', lexical,
             CASE WHEN terms.restriction IS NOT NULL THEN ' AND c.lexemes @@ $10' || restricted ELSE '' END,
-            CASE WHEN filter IS NOT NULL THEN ' AND EXISTS (SELECT FROM pgseek.documents d WHERE d.collection_id = $1'
+            CASE WHEN among IS NOT NULL THEN ' AND c.document_id = ANY ($20)'
+                WHEN filter IS NOT NULL THEN ' AND EXISTS (SELECT FROM pgseek.documents d WHERE d.collection_id = $1'
                 ' AND d.document_id = c.document_id AND d.metadata @@ $6)' ELSE '' END) END;
 
     -- How the legs become one ranking: keys, both scores and ranks, both parts, score and place.
@@ -201,10 +218,13 @@ BEGIN
     END IF;
 
     IF with_dense THEN
-        before := pgseek.begin_walk(of_space, candidates::bigint * rerank, (options ->> 'ef_search')::integer, (options ->> 'probes')::integer,
-            -- A condition that keeps few of many rows needs a longer walk for as many candidates.
-            CASE WHEN dense_where <> '' THEN 4 * candidates::bigint * (SELECT s.chunks FROM pgseek.collection_statistics s
-                WHERE s.collection_id = of) / exact_below END);
+        before := pgseek.begin_walk(of_space, wanted, (options ->> 'ef_search')::integer, (options ->> 'probes')::integer,
+            -- A condition that keeps few of many rows needs a longer walk. With a filter, half as long again as where it keeps
+            -- the fewest that are not compared exactly, see matching_documents(), all over the collection: past that
+            -- they do not lie near the query, and the walk would not find the nearest of them.
+            CASE WHEN past_others THEN (
+                SELECT CASE WHEN terms.restriction IS NULL THEN 1.5 * wanted * sqrt(s.chunks / 200.0) ELSE 4 * wanted * s.chunks / exact_below END
+                  FROM pgseek.collection_statistics s WHERE s.collection_id = of)::bigint END);
     END IF;
     EXECUTE format($statement$
         WITH %1$s
@@ -218,6 +238,6 @@ BEGIN
     INTO hits, dense_found, lexical_found, exact_lexical
     USING of, query_embedding, words, candidates, asked, filter, kept, alpha, (options ->> 'rrf_k')::integer,
           terms.restriction, always, terms.dimensions, terms.weights, terms.counts, terms.required, codes,
-          (options ->> 'depth')::integer, budget, rerank;
+          (options ->> 'depth')::integer, budget, wanted, among;
 END
 $function$;
