@@ -504,6 +504,7 @@ class QueueStatus:
     retrying: int
     failed: int
     oldest: float | None
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -613,7 +614,7 @@ class CollectionInfo:
     ``settings`` holds the search and chunking defaults; ``space`` is the active embedding space. One that is
     hidden, because it is a copy of another, has the number and the name of that in ``copy_of`` and
     ``original``, and ``kept`` says whether it had the name before. ``documents``, ``chunks``, ``queued`` and
-    ``copy`` are None where they were not asked for.
+    ``copy`` are None where they were not asked for. ``tenant`` is whose it is, '' for nobody's.
     """
 
     collection_id: CollectionId
@@ -628,6 +629,7 @@ class CollectionInfo:
     original: str | None = None
     kept: bool = False
     copy: CopyStatus | None = None
+    tenant: str = ""
 
     @property
     def space_id(self) -> SpaceId:
