@@ -37,6 +37,9 @@ READING = {
     "quote_lexeme": "SELECT pgseek.quote_lexeme('don''t')",
     "match_all": "SELECT pgseek.match_all('{english}', 'saves results', true)",
     "bm25_bag": "SELECT * FROM pgseek.bm25_bag('{english}', 'functions cache functions')",
+    "tenant": "SELECT pgseek.tenant()",
+    "tenant_collections": "SELECT pgseek.tenant_collections()",
+    "is_of_tenant": "SELECT pgseek.is_of_tenant(1)",
     "require_collection": "SELECT (pgseek.require_collection('docs')).*",
     "bm25_terms": f"SELECT * FROM {_ASKED}",
     "bm25_guess": f"SELECT pgseek.bm25_guess(2, t.weights, t.counts, 6, {_BOUNDS}, {_STATISTICS}, 1.2, 0.75)"
@@ -96,6 +99,7 @@ READING = {
 }
 
 WRITING = {
+    "protect": "SELECT pgseek.protect()",
     "erase_documents": "SELECT pgseek.erase_documents(1, ARRAY[pgseek.document_id('lru_cache')])",
     "enqueue_documents": "SELECT pgseek.enqueue_documents(1, ARRAY[pgseek.document_id('lru_cache')],"
     " '{}', '{}', '{}', '{}', '{}', '{}')",
@@ -112,4 +116,24 @@ WRITING = {
     "delete_documents": "SELECT pgseek.delete_documents('docs', '{lru_cache}')",
     "delete_document": "SELECT pgseek.delete_document('docs', 'lru_cache')",
     "follow_rows": "SELECT pgseek.follow_rows('docs', NULL, '{lru_cache}')",
+}
+
+# Run with the rights of their owner, past all policies: each is called by a collection's name and hands it to
+# require_collection() before anything else, or tells of the session's own tenant only.
+OWNERS_RIGHTS = {
+    "tenant",
+    "tenant_collections",
+    "is_of_tenant",
+    "search",
+    "search_page",
+    "similar",
+    "explain",
+    "facets",
+    "put_documents",
+    "put_document",
+    "put_embeddings",
+    "delete_documents",
+    "delete_document",
+    "refresh_statistics",
+    "reweigh",
 }

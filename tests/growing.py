@@ -15,7 +15,7 @@ from support import rows
 
 SOURCE = Path(__file__).parents[1] / "src" / "pgseek"
 # Small, read by every statement, and copied to every node: they name no document.
-REFERENCE = ("collections", "embedding_spaces", "space_probes")
+REFERENCE = ("collections", "embedding_spaces", "space_probes", "tenant_roles")
 
 _CONSTRAINTS = """
 SELECT t.relname AS table, c.conname AS name, c.contype AS kind, f.relname AS of_table, c.confdeltype, c.confupdtype,

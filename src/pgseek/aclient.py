@@ -123,7 +123,8 @@ class AsyncClient:
     """A connection pool to one database, opened on first use.
 
     ``dsn`` is a libpq connection string or URL. Without it ``PGSEEK_DSN`` is used, and failing that
-    the embedded server, in ``data_dir`` or the user's data directory. Safe to share between
+    the embedded server, in ``data_dir`` or the user's data directory. ``tenant`` is whose collections these
+    are (``PGSEEK_TENANT``; without it those of no tenant): no other's are seen. Safe to share between
     threads. Close it, or use it as a context manager.
 
     ``on_embedder_error`` and ``search_timeout`` (seconds) are the defaults of its searches, see
@@ -134,6 +135,8 @@ class AsyncClient:
 
     Raises, on first use:
         ConnectionFailed, UnsupportedServer, SchemaNotMigrated, SchemaTooNew: see each.
+        InvalidInput, ConfigurationError, DatabaseError: the server does not know of the tenant, or the
+            database user works for another.
     """
 
     def __init__(
@@ -143,8 +146,10 @@ class AsyncClient:
         data_dir: str | Path | None = None,
         on_embedder_error: OnEmbedderError | None = None,
         search_timeout: float | None = None,
+        tenant: str | None = None,
     ) -> None:
         self._dsn = None if dsn is None else SecretStr(dsn)
+        self._tenant = tenant
         self._data_dir = data_dir
         self._settings = Settings()
         if on_embedder_error is not None:
@@ -238,7 +243,10 @@ class AsyncClient:
         return AsyncCollection(self, info, collection_scripts.given_embedders(info, embedder), generator)
 
     async def list_collections(self) -> list[CollectionInfo]:
-        """Return all collections by name, without counts."""
+        """Return all collections by name, without counts.
+
+        For the owner of the tables, without a tenant, those of all tenants, by tenant and name.
+        """
         return await self._run(collection_scripts.list_all())
 
     async def drop_collection(self, name: str) -> None:
@@ -428,7 +436,9 @@ class AsyncClient:
         async with self._lock:
             if self._runner is None:
                 given = self._dsn.get_secret_value() if self._dsn is not None else None
-                session = await asyncio.to_thread(Session, given, self._data_dir, self._settings)
+                session = await asyncio.to_thread(
+                    Session, given, self._data_dir, self._settings, self._tenant
+                )
                 runner = AsyncRunner(session)
                 await runner.open()
                 self._runner = runner

@@ -82,7 +82,7 @@ def plan_attach(
         CollectionNotFound: with the nearest name.
     """
     found = yield from _table(table)
-    yield from collections.find(collection)
+    info = yield from collections.find(collection)
     given = Attachment(
         found["schema"],
         found["name"],
@@ -94,6 +94,7 @@ def plan_attach(
         _names("metadata", metadata, empty=True),
         language,
         security_definer,
+        tenant=info.tenant,
     )
     for column in given.columns:
         if column not in found["columns"]:
@@ -102,7 +103,7 @@ def plan_attach(
             raise InvalidInput(f"table {given.full_name} has no column {column!r}; {hint}")
     key = yield from _key(found["oid"], given)
     for other in (yield from _attached(found)):
-        if other.collection == collection:
+        if (other.tenant, other.collection) == (info.tenant, collection):
             raise InvalidInput(
                 f"table {given.full_name} is attached to {collection!r} already; pgseek detach it first"
             )
@@ -122,7 +123,8 @@ def plan_detach(table: str, collection: str | None, delete_documents: bool) -> S
         InvalidInput: no such table, nothing of that collection attached, or several to choose from.
     """
     found = yield from _table(table)
-    attached = yield from _attached(found)
+    row = yield from fetch_one("SELECT pgseek.tenant() AS tenant")
+    attached = [a for a in (yield from _attached(found)) if row is not None and a.tenant == row["tenant"]]
     chosen = [a for a in attached if collection is None or a.collection == collection]
     full_name = Attachment(found["schema"], found["name"], "", (), (), ()).full_name
     if len(chosen) != 1:

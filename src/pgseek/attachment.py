@@ -44,12 +44,19 @@ class Attachment:
     language: str | None = None
     security_definer: bool = False
     base: str = ""
+    # Of the collection: who writes to the table may work for another, or for none.
+    tenant: str = ""
 
     def __post_init__(self) -> None:
         for name in ("id", "text", "key", "metadata"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.base:
-            object.__setattr__(self, "base", f"pgseek_{self.table}_{self.collection}")
+            base = "_".join(("pgseek", self.table, self.collection, *self._of))
+            object.__setattr__(self, "base", base)
+
+    @property
+    def _of(self) -> tuple[str, ...]:
+        return (self.tenant,) if self.tenant else ()
 
     @property
     def comment(self) -> str:
@@ -79,7 +86,7 @@ class Attachment:
 
     def trigger(self, event: str) -> str:
         """The quoted name of the trigger of an event; it is the table's, whatever that is called."""
-        return quoted(cut(f"pgseek_{self.collection}", f"_{event.lower()}"))
+        return quoted(cut("_".join(("pgseek", self.collection, *self._of)), f"_{event.lower()}"))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -120,7 +127,7 @@ def attach_sql(attachment: Attachment) -> list[str]:
     new, old = (_rows_json(a.columns, name) for name in ("new_rows", "old_rows"))
     new_ids, old_ids = (name.join(_ids(a)) for name in ("new_rows", "old_rows"))
     make = a.document_function
-    collection = literal(a.collection)
+    collection, tenant = literal(a.collection), literal(a.tenant)
     document = f"""
 BEGIN
     -- The document that a row of {_in_comment(a.full_name)} is; the row comes as to_jsonb() has it.
@@ -137,10 +144,13 @@ END
 DECLARE
     documents refcursor;
     gone text[];
+    session_tenant CONSTANT text := coalesce(current_setting('pgseek.tenant', true), '');
 BEGIN
-    IF NOT EXISTS (SELECT FROM pgseek.collections c WHERE c.name = {collection}) THEN
+    PERFORM set_config('pgseek.tenant', {tenant}, true);
+    IF NOT EXISTS (SELECT FROM pgseek.collections c WHERE c.tenant = {tenant} AND c.name = {collection}) THEN
         RAISE WARNING 'pgseek: collection % is gone and follows table % no more; pgseek detach ends this',
             {collection}, TG_RELID::regclass;
+        PERFORM set_config('pgseek.tenant', session_tenant, true);
         RETURN NULL;
     END IF;
     IF TG_OP = 'INSERT' THEN
@@ -167,6 +177,7 @@ BEGIN
            INTO gone;
     END IF;
     PERFORM pgseek.follow_rows({collection}, documents, gone);
+    PERFORM set_config('pgseek.tenant', session_tenant, true);
     RETURN NULL;
 END
 """
@@ -232,7 +243,8 @@ BEGIN
                     set_config('intervalstyle', 'postgres', true),
                     set_config('extra_float_digits', '1', true),
                     set_config('lock_timeout', '500ms', true),
-                    set_config('plan_cache_mode', 'force_custom_plan', true);
+                    set_config('plan_cache_mode', 'force_custom_plan', true),
+                    set_config('pgseek.tenant', {literal(a.tenant)}, true);
             -- Locked rows change only after their documents are stored, and then the triggers see it.
             SELECT {key} INTO {last}
               FROM (SELECT {key} FROM {a.full_name} AS t
@@ -277,7 +289,8 @@ def detach_sql(attachment: Attachment, *, delete_documents: bool = False) -> lis
         f"DROP FUNCTION IF EXISTS {a.function}()",
         f"DROP FUNCTION IF EXISTS {a.document_function}(jsonb)",
     ]
-    return [*drops, *([delete] if delete_documents else []), *functions]
+    told = f"SELECT set_config('pgseek.tenant', {literal(a.tenant)}, true)"
+    return [*drops, *([told, delete] if delete_documents else []), *functions]
 
 
 def _fields(a: Attachment) -> str:

@@ -1,6 +1,7 @@
 """The cache of vectors: found again by what was embedded and by everything that changes a vector.
 
-A key is the SHA-256 of the text. Entries expire, and pruning forgets the least recently used. Claims say who
+A key is the SHA-256 of the text. A tenant has entries and claims of its own: those that others filled would
+tell which texts they have. Entries expire, and pruning forgets the least recently used. Claims say who
 is embedding a text at this time: several workers then share the work instead of all doing it.
 
 Statements that lock several rows do so in the order of the key or skip what others hold; no two of them can
@@ -29,6 +30,8 @@ _SIZE = (
     " + pg_column_size(embedding) + pg_column_size(created_at) + pg_column_size(used_at)"
     " + coalesce(pg_column_size(expires_at), 0)"
 )
+# What a session counts and deletes: its tenant's; for the owner of the tables, without a tenant, all.
+_SERVED = "(SELECT pgseek.tenant()) IN ('', tenant)"
 _EXPIRED = "(expires_at IS NOT NULL AND expires_at <= statement_timestamp())"
 
 _LOOK_UP = f"""
@@ -37,17 +40,19 @@ SELECT text_hash, embedding,
        AND current_setting('transaction_read_only') = 'off'
        AND has_table_privilege('pgseek.embedding_cache', 'UPDATE') AS due
   FROM pgseek.embedding_cache
- WHERE identity = %s AND input_type = %s AND text_hash = ANY (%s::bytea[]) AND NOT {_EXPIRED}
+ WHERE tenant = pgseek.tenant() AND identity = %s AND input_type = %s AND text_hash = ANY (%s::bytea[])
+   AND NOT {_EXPIRED}
 """  # noqa: S608 (constants of this module)
 
 # Who skips a locked row loses nothing: another is writing its time of use, or replacing it.
 _TOUCH = """
 UPDATE pgseek.embedding_cache c SET used_at = statement_timestamp()
   FROM (SELECT text_hash FROM pgseek.embedding_cache
-         WHERE identity = %(identity)s AND input_type = %(input_type)s AND text_hash = ANY (%(keys)s::bytea[])
-           AND used_at < statement_timestamp() - interval '1 hour'
+         WHERE tenant = pgseek.tenant() AND identity = %(identity)s AND input_type = %(input_type)s
+           AND text_hash = ANY (%(keys)s::bytea[]) AND used_at < statement_timestamp() - interval '1 hour'
            FOR UPDATE SKIP LOCKED) AS due
- WHERE c.identity = %(identity)s AND c.input_type = %(input_type)s AND c.text_hash = due.text_hash
+ WHERE c.tenant = pgseek.tenant() AND c.identity = %(identity)s AND c.input_type = %(input_type)s
+   AND c.text_hash = due.text_hash
 """
 
 _WRITABLE = """
@@ -58,11 +63,11 @@ SELECT current_setting('transaction_read_only') = 'off'
 
 _STORE = """
 INSERT INTO pgseek.embedding_cache AS c
-       (identity, input_type, text_hash, embedding, created_at, used_at, expires_at)
-SELECT %s, %s, s.text_hash, s.embedding, statement_timestamp(), statement_timestamp(),
+       (tenant, identity, input_type, text_hash, embedding, created_at, used_at, expires_at)
+SELECT pgseek.tenant(), %s, %s, s.text_hash, s.embedding, statement_timestamp(), statement_timestamp(),
        statement_timestamp() + make_interval(secs => %s)
   FROM unnest(%s::bytea[], %s) AS s (text_hash, embedding)
-    ON CONFLICT (identity, input_type, text_hash) DO UPDATE
+    ON CONFLICT (tenant, identity, input_type, text_hash) DO UPDATE
    SET embedding = excluded.embedding, created_at = excluded.created_at, used_at = excluded.used_at,
        expires_at = excluded.expires_at
  WHERE c.expires_at <= excluded.created_at
@@ -70,14 +75,14 @@ SELECT %s, %s, s.text_hash, s.embedding, statement_timestamp(), statement_timest
 
 # A claim has run out if it had when this one began. The clock of the row, not of the transaction.
 _CLAIM = f"""
-INSERT INTO pgseek.embedding_claims AS c (identity, text_hash, claimed_until)
-SELECT %(identity)s, s.text_hash, clock_timestamp() + make_interval(secs => %(seconds)s)
+INSERT INTO pgseek.embedding_claims AS c (tenant, identity, text_hash, claimed_until)
+SELECT pgseek.tenant(), %(identity)s, s.text_hash, clock_timestamp() + make_interval(secs => %(seconds)s)
   FROM unnest(%(keys)s::bytea[]) AS s (text_hash)
  WHERE NOT EXISTS (SELECT FROM pgseek.embedding_cache e
-                    WHERE e.identity = %(identity)s AND e.input_type = 'document'
-                      AND e.text_hash = s.text_hash AND NOT {_EXPIRED})
+                    WHERE e.tenant = pgseek.tenant() AND e.identity = %(identity)s
+                      AND e.input_type = 'document' AND e.text_hash = s.text_hash AND NOT {_EXPIRED})
  ORDER BY s.text_hash
-    ON CONFLICT (identity, text_hash) DO UPDATE SET claimed_until = excluded.claimed_until
+    ON CONFLICT (tenant, identity, text_hash) DO UPDATE SET claimed_until = excluded.claimed_until
  WHERE c.claimed_until <= excluded.claimed_until - make_interval(secs => %(seconds)s)
 RETURNING text_hash
 """  # noqa: S608 (constants of this module)
@@ -86,17 +91,17 @@ RETURNING text_hash
 _RENEW = """
 UPDATE pgseek.embedding_claims c SET claimed_until = clock_timestamp() + make_interval(secs => %(seconds)s)
   FROM (SELECT text_hash FROM pgseek.embedding_claims
-         WHERE identity = %(identity)s AND text_hash = ANY (%(keys)s::bytea[])
+         WHERE tenant = pgseek.tenant() AND identity = %(identity)s AND text_hash = ANY (%(keys)s::bytea[])
            FOR UPDATE SKIP LOCKED) AS own
- WHERE c.identity = %(identity)s AND c.text_hash = own.text_hash
+ WHERE c.tenant = pgseek.tenant() AND c.identity = %(identity)s AND c.text_hash = own.text_hash
 """
 
 _RELEASE = """
 DELETE FROM pgseek.embedding_claims c
  USING (SELECT text_hash FROM pgseek.embedding_claims
-         WHERE identity = %(identity)s AND text_hash = ANY (%(keys)s::bytea[])
+         WHERE tenant = pgseek.tenant() AND identity = %(identity)s AND text_hash = ANY (%(keys)s::bytea[])
            FOR UPDATE SKIP LOCKED) AS own
- WHERE c.identity = %(identity)s AND c.text_hash = own.text_hash
+ WHERE c.tenant = pgseek.tenant() AND c.identity = %(identity)s AND c.text_hash = own.text_hash
 """
 
 _STATS = f"""
@@ -104,7 +109,7 @@ SELECT e.*, s.provider, s.model, s.dimensions
   FROM (SELECT identity, input_type, count(*) AS entries, sum({_SIZE})::bigint AS bytes,
                count(*) FILTER (WHERE {_EXPIRED}) AS expired,
                min(used_at) AS oldest_used_at, max(used_at) AS newest_used_at
-          FROM pgseek.embedding_cache GROUP BY identity, input_type) AS e
+          FROM pgseek.embedding_cache WHERE {_SERVED} GROUP BY identity, input_type) AS e
   LEFT JOIN (SELECT DISTINCT ON (identity) identity, provider, model, dimensions
                FROM pgseek.embedding_spaces ORDER BY identity, space_id) AS s USING (identity)
  ORDER BY s.provider, s.model, s.dimensions, e.identity, e.input_type
@@ -113,41 +118,44 @@ SELECT e.*, s.provider, s.model, s.dimensions
 _DELETE_OLD = """,
 gone AS (
     DELETE FROM pgseek.embedding_cache c USING old
-     WHERE (c.identity, c.input_type, c.text_hash) = (old.identity, old.input_type, old.text_hash)
+     WHERE (c.tenant, c.identity, c.input_type, c.text_hash)
+         = (old.tenant, old.identity, old.input_type, old.text_hash)
     RETURNING 1)
 SELECT count(*) AS deleted FROM gone
 """
 
 _DELETE_EXPIRED = f"""
 WITH old AS (
-    SELECT identity, input_type, text_hash FROM pgseek.embedding_cache WHERE {_EXPIRED}
+    SELECT tenant, identity, input_type, text_hash FROM pgseek.embedding_cache WHERE {_EXPIRED} AND {_SERVED}
        FOR UPDATE SKIP LOCKED){_DELETE_OLD}"""  # noqa: S608 (constants of this module)
 
-_DELETE_EXPIRED_CLAIMS = """
+_DELETE_EXPIRED_CLAIMS = f"""
 DELETE FROM pgseek.embedding_claims c
- USING (SELECT identity, text_hash FROM pgseek.embedding_claims WHERE claimed_until <= clock_timestamp()
+ USING (SELECT tenant, identity, text_hash FROM pgseek.embedding_claims
+         WHERE claimed_until <= clock_timestamp() AND {_SERVED}
            FOR UPDATE SKIP LOCKED) AS old
- WHERE (c.identity, c.text_hash) = (old.identity, old.text_hash)
-"""
+ WHERE (c.tenant, c.identity, c.text_hash) = (old.tenant, old.identity, old.text_hash)
+"""  # noqa: S608 (constants of this module)
 
 # Kept are the most recently used whose sizes together fit; of the rest, none.
 _DELETE_LEAST_USED = f"""
 WITH placed AS (
-    SELECT identity, input_type, text_hash,
-           sum({_SIZE}) OVER (ORDER BY used_at DESC, identity DESC, input_type DESC, text_hash DESC) AS up_to
-      FROM pgseek.embedding_cache),
+    SELECT tenant, identity, input_type, text_hash,
+           sum({_SIZE}) OVER (
+               ORDER BY used_at DESC, tenant DESC, identity DESC, input_type DESC, text_hash DESC) AS up_to
+      FROM pgseek.embedding_cache WHERE {_SERVED}),
 old AS (
-    SELECT identity, input_type, text_hash FROM pgseek.embedding_cache
-     WHERE (identity, input_type, text_hash) IN (
-           SELECT identity, input_type, text_hash FROM placed WHERE up_to > %s)
+    SELECT tenant, identity, input_type, text_hash FROM pgseek.embedding_cache
+     WHERE (tenant, identity, input_type, text_hash) IN (
+           SELECT tenant, identity, input_type, text_hash FROM placed WHERE up_to > %s)
        FOR UPDATE SKIP LOCKED){_DELETE_OLD}"""  # noqa: S608 (constants of this module)
 
 _CLEAR = f"""
 WITH old AS (
-    SELECT identity, input_type, text_hash FROM pgseek.embedding_cache
+    SELECT tenant, identity, input_type, text_hash FROM pgseek.embedding_cache
      WHERE (%(identities)s::text[] IS NULL OR identity = ANY (%(identities)s::text[]))
-       AND (%(input_type)s::text IS NULL OR input_type = %(input_type)s::text)
-     ORDER BY identity, input_type, text_hash FOR UPDATE){_DELETE_OLD}"""  # noqa: S608 (constants of this module)
+       AND (%(input_type)s::text IS NULL OR input_type = %(input_type)s::text) AND {_SERVED}
+     ORDER BY tenant, identity, input_type, text_hash FOR UPDATE){_DELETE_OLD}"""  # noqa: S608 (constants of this module)
 
 
 def look_up(identity: str, input_type: InputType, keys: Sequence[bytes]) -> Script[dict[bytes, Vectors]]:
@@ -260,7 +268,7 @@ def _deleted(statement: LiteralString, parameters: Any = None) -> Script[int]:
 def _identities(collection: str) -> Script[list[str]]:
     rows = yield from fetch(
         "SELECT DISTINCT s.identity FROM pgseek.embedding_spaces s"
-        " JOIN pgseek.collections c USING (collection_id) WHERE c.name = %s",
+        " JOIN pgseek.collections c USING (collection_id) WHERE c.tenant = pgseek.tenant() AND c.name = %s",
         [collection],
     )
     if not rows:

@@ -122,7 +122,8 @@ class Client:
     """A connection pool to one database, opened on first use.
 
     ``dsn`` is a libpq connection string or URL. Without it ``PGSEEK_DSN`` is used, and failing that
-    the embedded server, in ``data_dir`` or the user's data directory. Safe to share between
+    the embedded server, in ``data_dir`` or the user's data directory. ``tenant`` is whose collections these
+    are (``PGSEEK_TENANT``; without it those of no tenant): no other's are seen. Safe to share between
     threads. Close it, or use it as a context manager.
 
     ``on_embedder_error`` and ``search_timeout`` (seconds) are the defaults of its searches, see
@@ -133,6 +134,8 @@ class Client:
 
     Raises, on first use:
         ConnectionFailed, UnsupportedServer, SchemaNotMigrated, SchemaTooNew: see each.
+        InvalidInput, ConfigurationError, DatabaseError: the server does not know of the tenant, or the
+            database user works for another.
     """
 
     def __init__(
@@ -142,8 +145,10 @@ class Client:
         data_dir: str | Path | None = None,
         on_embedder_error: OnEmbedderError | None = None,
         search_timeout: float | None = None,
+        tenant: str | None = None,
     ) -> None:
         self._dsn = None if dsn is None else SecretStr(dsn)
+        self._tenant = tenant
         self._data_dir = data_dir
         self._settings = Settings()
         if on_embedder_error is not None:
@@ -237,7 +242,10 @@ class Client:
         return Collection(self, info, collection_scripts.given_embedders(info, embedder), generator)
 
     def list_collections(self) -> list[CollectionInfo]:
-        """Return all collections by name, without counts."""
+        """Return all collections by name, without counts.
+
+        For the owner of the tables, without a tenant, those of all tenants, by tenant and name.
+        """
         return self._run(collection_scripts.list_all())
 
     def drop_collection(self, name: str) -> None:
@@ -427,7 +435,7 @@ class Client:
         with self._lock:
             if self._runner is None:
                 given = self._dsn.get_secret_value() if self._dsn is not None else None
-                session = Session(given, self._data_dir, self._settings)
+                session = Session(given, self._data_dir, self._settings, self._tenant)
                 runner = Runner(session)
                 runner.open()
                 self._runner = runner

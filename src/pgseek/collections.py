@@ -42,12 +42,17 @@ MAX_QUESTIONS = 20
 FIRST_LENGTH = 100.0
 
 _INFO: LiteralString = (
-    f"SELECT {spaces.COLUMNS}, c.name, c.language, c.settings, c.copy_of, o.name AS original,"  # noqa: S608
+    f"SELECT {spaces.COLUMNS}, c.tenant, c.name, c.language, c.settings, c.copy_of, o.name AS original,"  # noqa: S608
     " c.metadata_indexes, coalesce(c.collection_id = ANY (o.formerly), false) AS kept"
     " FROM pgseek.collections c"
     " JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id"
     " LEFT JOIN pgseek.collections o ON o.collection_id = c.copy_of"
 )
+# A collection ``c`` of the session's tenant by name, the one parameter.
+NAMED: LiteralString = " WHERE c.tenant = pgseek.tenant() AND c.name = %s"
+# A collection ``c`` that this session serves. The owner of the tables, whom no policy restricts, serves those
+# of all tenants where none is given.
+SERVED: LiteralString = "(SELECT pgseek.tenant()) IN ('', c.tenant)"
 # A copy ``c`` beside its original ``o``.
 _COPY: LiteralString = """
 SELECT c.name, coalesce(c.collection_id = ANY (o.formerly), false) AS kept,
@@ -175,14 +180,15 @@ def create(
     chosen_storage = storage_for(identity.dimensions, storage)
     chosen_index = index_for(identity.dimensions, chosen_storage, metric, index)
     probes: spaces.Fingerprint = {}
-    if not (yield from fetch("SELECT FROM pgseek.collections WHERE name = %s", [name])):
+    if not (yield from fetch("SELECT FROM pgseek.collections c" + NAMED, [name])):
         probes = yield from spaces.fingerprint(chosen)
     language = (yield from languages()).canonical(language)
 
     def write() -> Script[bool]:
         row = yield from fetch_one(
-            "INSERT INTO pgseek.collections (name, language, languages, settings) VALUES (%s, %s, %s, %s)"
-            " ON CONFLICT (name) WHERE name IS NOT NULL DO NOTHING RETURNING collection_id",
+            "INSERT INTO pgseek.collections (tenant, name, language, languages, settings)"
+            " VALUES (pgseek.tenant(), %s, %s, %s, %s)"
+            " ON CONFLICT (tenant, name) WHERE name IS NOT NULL DO NOTHING RETURNING collection_id",
             [name, language, [language], Jsonb(checked)],
         )
         if row is None:
@@ -344,7 +350,7 @@ def matching_embedder(info: CollectionInfo, embedder: Embedder | None) -> Embedd
 
 def find(name: str) -> Script[CollectionInfo]:
     """Return a collection by name, or raise `CollectionNotFound` with the nearest name."""
-    row = yield from fetch_one(_INFO + " WHERE c.name = %s", [name])
+    row = yield from fetch_one(_INFO + NAMED, [name])
     if row is None:
         raise (yield from not_found(name))
     return _info(row)
@@ -380,7 +386,9 @@ def copy_status(info: CollectionInfo) -> Script[CopyStatus | None]:
 
 def not_found(name: str) -> Script[CollectionNotFound]:
     """Return the error for an unknown name, with what the caller may have meant."""
-    rows = yield from fetch("SELECT name FROM pgseek.collections WHERE copy_of IS NULL")
+    rows = yield from fetch(
+        "SELECT c.name FROM pgseek.collections c WHERE c.tenant = pgseek.tenant() AND c.copy_of IS NULL"
+    )
     names = [row["name"] for row in rows]
     near = difflib.get_close_matches(str(name), names, 1, 0.5)
     if near:
@@ -406,8 +414,13 @@ def show(name: str) -> Script[CollectionInfo]:
 
 
 def list_all(*, copies: bool = False) -> Script[list[CollectionInfo]]:
-    """Return all collections by name, without counts; hidden copies of them too, if ``copies``."""
-    rows = yield from fetch(_INFO + " WHERE c.copy_of IS NULL OR %s ORDER BY c.name", [copies])
+    """Return all collections by name, without counts; hidden copies of them too, if ``copies``.
+
+    Those of the session's tenant; without one, for the owner of the tables, those of all.
+    """
+    rows = yield from fetch(
+        _INFO + f" WHERE (c.copy_of IS NULL OR %s) AND {SERVED} ORDER BY c.tenant, c.name", [copies]
+    )
     return [_info(row) for row in rows]
 
 
@@ -421,8 +434,8 @@ def drop(name: str, patience: float = PATIENCE) -> Script[None]:
         ChangeRefused: a copy, and a transaction is open for longer than ``patience`` seconds that may use it.
     """
     withdrawn = yield from fetch(
-        "UPDATE pgseek.collections SET active_space_id = NULL WHERE name = %s AND copy_of IS NOT NULL"
-        " RETURNING collection_id",
+        "UPDATE pgseek.collections c SET active_space_id = NULL WHERE c.tenant = pgseek.tenant()"
+        " AND c.name = %s AND c.copy_of IS NOT NULL RETURNING c.collection_id",
         [name],
     )
     if withdrawn:
@@ -432,8 +445,9 @@ def drop(name: str, patience: float = PATIENCE) -> Script[None]:
         # The original before its copy: in this order writers come to them.
         rows = yield from fetch(
             "SELECT c.collection_id FROM pgseek.collections c"
-            " LEFT JOIN pgseek.collections o ON o.collection_id = c.copy_of WHERE c.name = %(name)s"
-            " OR o.name = %(name)s ORDER BY c.name <> %(name)s FOR UPDATE OF c",
+            " LEFT JOIN pgseek.collections o ON o.collection_id = c.copy_of"
+            " WHERE c.tenant = pgseek.tenant() AND (c.name = %(name)s OR o.name = %(name)s)"
+            " ORDER BY c.name <> %(name)s FOR UPDATE OF c",
             {"name": name},
         )
         ids = [row["collection_id"] for row in rows]
@@ -501,4 +515,5 @@ def _info(row: Mapping[str, Any]) -> CollectionInfo:
         original=row["original"],
         kept=row["kept"],
         metadata_indexes=metadata_indexes.declared(row["metadata_indexes"]),
+        tenant=row["tenant"],
     )

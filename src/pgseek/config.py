@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     """What a client needs to know before it connects.
 
     ``dsn`` is a libpq connection string or URL and is never shown in logs or ``repr``.
+    ``tenant`` is whose collections are worked with.
     ``data_dir`` belongs to the embedded server. ``embedder`` is the default of new collections.
     ``pool_size`` bounds the connections of one client. ``cache_document_days`` and
     ``cache_query_days`` are how long vectors are kept, ``cache_max_mb`` what pruning leaves of them;
@@ -38,6 +39,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PGSEEK_", extra="ignore")
 
     dsn: SecretStr | None = None
+    tenant: str | None = None
     data_dir: Path = Field(default_factory=default_data_dir)
     embedder: str = "wordllama"
     pool_size: int = Field(default=10, ge=1, le=1000)
@@ -61,7 +63,7 @@ class Settings(BaseSettings):
             raise ConfigurationError("; ".join(wrong) or str(error)) from None
 
     @field_validator(
-        "cache_document_days", "cache_query_days", "cache_max_mb", "search_timeout", mode="before"
+        "tenant", "cache_document_days", "cache_query_days", "cache_max_mb", "search_timeout", mode="before"
     )
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:

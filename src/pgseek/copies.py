@@ -108,9 +108,9 @@ def begin(
         if (yield from fetch("SELECT FROM pgseek.collections WHERE copy_of = %s", [info.collection_id])):
             return
         row = yield from fetch_one(
-            "INSERT INTO pgseek.collections (name, language, languages, settings, metadata_indexes, copy_of,"
-            " created_at) SELECT o.name || '~' || gen_random_uuid(), o.language, o.languages, %s,"
-            " o.metadata_indexes, o.collection_id, 'infinity'"
+            "INSERT INTO pgseek.collections (tenant, name, language, languages, settings, metadata_indexes,"
+            " copy_of, created_at) SELECT o.tenant, o.name || '~' || gen_random_uuid(), o.language,"
+            " o.languages, %s, o.metadata_indexes, o.collection_id, 'infinity'"
             " FROM pgseek.collections o WHERE o.collection_id = %s RETURNING collection_id",
             [Jsonb(settings), info.collection_id],
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 from psycopg.sql import SQL
 
+from pgseek.collections import SERVED
 from pgseek.config import Settings
 from pgseek.db.connection import (
     check_schema,
@@ -17,6 +18,7 @@ from pgseek.db.connection import (
     describe_dsn,
     server_state,
     translate,
+    with_tenant,
 )
 from pgseek.db.session import resolve_dsn
 from pgseek.embedders.base import checked_query
@@ -44,7 +46,7 @@ def diagnose(
     """
     checks = [Check("python", True, platform.python_version()), _embedder(settings)]
     try:
-        found = resolve_dsn(dsn, data_dir, settings)
+        found = with_tenant(resolve_dsn(dsn, data_dir, settings), settings.tenant)
         with connect(found, settings.connect_timeout) as connection:
             checks.append(Check("server", True, describe_dsn(found)))
             state = server_state(connection)
@@ -93,14 +95,14 @@ def _embedder(settings: Settings) -> Check:
 
 def _collections(connection: psycopg.Connection[dict[str, object]]) -> list[Check]:
     rows = connection.execute(
-        "SELECT c.name, s.space_id, s.indexing ->> 'method' = 'none' OR EXISTS (SELECT FROM pg_index i"
+        "SELECT c.name, s.space_id, s.indexing ->> 'method' = 'none' OR EXISTS (SELECT FROM pg_index i"  # noqa: S608 (constants)
         " WHERE i.indexrelid = to_regclass(format('pgseek.embeddings_%s_%s', s.space_id,"
         " s.indexing ->> 'method')) AND i.indisvalid) AS indexed, (SELECT count(*) FROM pgseek.ingest_queue q"
         " WHERE q.collection_id = c.collection_id AND q.failed_at IS NULL) AS queued,"
         " (SELECT count(*) FROM pgseek.ingest_queue q"
         " WHERE q.collection_id = c.collection_id AND q.failed_at IS NOT NULL) AS failed"
         " FROM pgseek.collections c JOIN pgseek.embedding_spaces s ON s.space_id = c.active_space_id"
-        " WHERE c.copy_of IS NULL ORDER BY c.name"
+        f" WHERE c.copy_of IS NULL AND {SERVED} ORDER BY c.tenant, c.name"
     ).fetchall()
     checks = [_words(connection), Check("collections", True, str(len(rows)))]
     for row in rows:

@@ -21,15 +21,17 @@ from pgseek.types import CollectionInfo
 STORE_EVERY = 0.5
 
 _LOOK_UP = """
-SELECT text_hash, texts FROM pgseek.generated_texts WHERE identity = %s AND text_hash = ANY (%s::bytea[])
+SELECT text_hash, texts FROM pgseek.generated_texts WHERE tenant = pgseek.tenant() AND identity = %s
+   AND text_hash = ANY (%s::bytea[])
 """
 
 # Each row's texts as one JSON array: arrays of arrays would have to be of one length.
 _STORE = """
-INSERT INTO pgseek.generated_texts (identity, text_hash, texts, created_at)
-SELECT s.identity, s.text_hash, ARRAY(SELECT jsonb_array_elements_text(s.texts::jsonb)), now()
+INSERT INTO pgseek.generated_texts (tenant, identity, text_hash, texts, created_at)
+SELECT pgseek.tenant(), s.identity, s.text_hash,
+       ARRAY(SELECT jsonb_array_elements_text(s.texts::jsonb)), now()
   FROM unnest(%s::text[], %s::bytea[], %s::text[]) AS s (identity, text_hash, texts)
-    ON CONFLICT (identity, text_hash) DO NOTHING
+    ON CONFLICT (tenant, identity, text_hash) DO NOTHING
 """
 
 

@@ -123,9 +123,9 @@ def _settle_words(info: CollectionInfo, written: int) -> Script[None]:
 
 def _analyze_keys(table: str) -> Script[None]:
     """Gather statistics of a table's keys; of texts and vectors the planner can make little."""
-    third = Identifier("external_id" if table == "documents" else "ordinal")
-    statement = SQL("ANALYZE {} (collection_id, document_id, {})")
-    yield from fetch(statement.format(Identifier("pgseek", table), third))
+    more = SQL("" if table == "documents" else ", ordinal")
+    statement = SQL("ANALYZE {} (collection_id, document_id{})")
+    yield from fetch(statement.format(Identifier("pgseek", table), more))
 
 
 def _never_analyzed(table: str) -> Script[bool]:

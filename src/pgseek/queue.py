@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import LiteralString
 from uuid import UUID
 
+from pgseek.collections import SERVED
 from pgseek.prepare import Prepared, document_id
 from pgseek.steps import Script, fetch, fetch_one
 from pgseek.types import CollectionId, CollectionInfo, QueueFailure, QueuePolicy, QueueStatus
@@ -83,8 +84,8 @@ UPDATE pgseek.ingest_queue q
 RETURNING q.document_id, q.failed_at IS NOT NULL AS failed
 """
 
-_STATUS = """
-SELECT c.name AS collection,
+_STATUS = f"""
+SELECT c.tenant, c.name AS collection,
        count(q.*) FILTER (WHERE q.failed_at IS NULL AND q.due_at <= statement_timestamp()) AS waiting,
        count(q.*) FILTER (WHERE q.failed_at IS NULL AND q.due_at > statement_timestamp()
                             AND q.claimed_by IS NOT NULL) AS claimed,
@@ -94,9 +95,9 @@ SELECT c.name AS collection,
        extract(epoch FROM statement_timestamp()
                  - min(q.enqueued_at) FILTER (WHERE q.failed_at IS NULL))::float8 AS oldest
   FROM pgseek.collections c LEFT JOIN pgseek.ingest_queue q USING (collection_id)
- WHERE %(collection)s::integer IS NULL OR c.collection_id = %(collection)s
- GROUP BY c.name ORDER BY c.name
-"""
+ WHERE CASE WHEN %(collection)s::integer IS NULL THEN {SERVED} ELSE c.collection_id = %(collection)s END
+ GROUP BY c.collection_id ORDER BY c.tenant, c.name
+"""  # noqa: S608 (constants)
 
 _RETRY = """
 WITH again AS (
@@ -109,7 +110,8 @@ WITH again AS (
                FOR UPDATE SKIP LOCKED) AS chosen
      WHERE q.collection_id = %(collection)s AND q.document_id = chosen.document_id
     RETURNING 1)
-SELECT count(*) AS documents, pg_notify(%(channel)s, %(name)s)::text FROM again
+SELECT count(*) AS documents, pg_notify(%(channel)s, CASE (SELECT pgseek.tenant())
+           WHEN '' THEN %(name)s ELSE '' END)::text FROM again
 """
 
 _FAILURES = """
@@ -120,13 +122,13 @@ SELECT coalesce(d.external_id, q.document_id::text) AS id, coalesce(q.error, '')
  ORDER BY q.failed_at DESC, q.document_id LIMIT %s
 """
 
-_DUE = """
+_DUE = f"""
 SELECT c.collection_id, extract(epoch FROM next.due_at - statement_timestamp())::float8 AS seconds
   FROM pgseek.collections c,
        LATERAL (SELECT min(q.due_at) AS due_at FROM pgseek.ingest_queue q
                  WHERE q.collection_id = c.collection_id AND q.failed_at IS NULL) AS next
- WHERE next.due_at IS NOT NULL
-"""
+ WHERE next.due_at IS NOT NULL AND {SERVED}
+"""  # noqa: S608 (constants)
 
 #: Drops the rows of documents that are not there.
 FORGET_DELETED: LiteralString = """
@@ -137,14 +139,15 @@ DELETE FROM pgseek.ingest_queue q WHERE q.collection_id = ANY (%(ids)s) AND NOT 
 
 #: A row if a collection that is not in ``passed_over``, but is in ``names``, or is a copy of one that is, has
 #: work that is due.
-SOMETHING_DUE: LiteralString = """
+SOMETHING_DUE: LiteralString = f"""
 SELECT FROM pgseek.collections c LEFT JOIN pgseek.collections o ON o.collection_id = c.copy_of
  WHERE NOT c.collection_id = ANY (%(passed_over)s::integer[]) AND c.active_space_id IS NOT NULL
    AND (%(names)s::text[] IS NULL OR c.name = ANY (%(names)s::text[]) OR o.name = ANY (%(names)s::text[]))
    AND EXISTS (SELECT FROM pgseek.ingest_queue q WHERE q.collection_id = c.collection_id
                   AND q.failed_at IS NULL AND q.due_at <= statement_timestamp())
+   AND {SERVED}
  LIMIT 1
-"""
+"""  # noqa: S608 (constants)
 
 
 def worker_name() -> str:

@@ -151,6 +151,7 @@ def insert(
 
     ddl: Any = models.create_table_ddl(space_id, identity.dimensions, storage)
     yield from fetch(ddl)
+    yield from fetch("SELECT pgseek.protect(%s::regclass)", [f"pgseek.embeddings_{space_id}"])
     return space_id
 
 

@@ -498,3 +498,39 @@ def call(function: Callable[[], T], seconds: float | None = None) -> Script[T]:
 def embed_query(embedder: Embedder, text: str, seconds: float | None = None) -> Script[Vectors]:
     """Embed a query; shape (dimensions,). Raises `CallTimeout` after so many seconds."""
     return (yield from call(partial(checked_query, embedder, text), seconds))
+
+
+def within(tenant: str, script: Script[T]) -> Script[T]:
+    """Run a script for a tenant, in a session that serves several: each of its statements knows whose it is.
+
+    A script that is started beside it, or on a connection of its own, runs for the tenant, too.
+    """
+    result, error = None, None
+    while not isinstance(step := advance(script, result, error=error), Done):
+        result, error = None, None
+        try:
+            result = yield _for_tenant(tenant, step)
+        except GeneratorExit:
+            close(script)
+            raise
+        except Exception as caught:
+            error = caught
+    return step.value
+
+
+def _for_tenant(tenant: str, step: Step) -> Step:
+    def told(script: Callable[[], Generator[Any, Any, Any]], *, session: bool = False) -> Script[Any]:
+        yield from fetch("SELECT set_config('pgseek.tenant', %s, %s)", [tenant, not session])
+        return (yield from script())
+
+    match step:
+        case Fetch(statement, parameters):
+            return Transact(lambda: told(lambda: fetch(statement, parameters)))
+        case Transact(script):
+            return Transact(lambda: told(script))
+        case Start(script):
+            return Start(lambda: within(tenant, script()))
+        case StartAlone(script):
+            return StartAlone(lambda: told(script, session=True))
+        case _:
+            return step

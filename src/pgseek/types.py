@@ -505,6 +505,7 @@ class QueueStatus:
     retrying: int
     failed: int
     oldest: float | None
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -633,8 +634,8 @@ class CollectionInfo:
     ``settings`` holds the search and chunking defaults; ``space`` is the active embedding space. One that is
     hidden, because it is a copy of another, has the number and the name of that in ``copy_of`` and
     ``original``, and ``kept`` says whether it had the name before. ``metadata_indexes`` are the fields of the
-    metadata that have an index. ``documents``, ``chunks``, ``queued`` and
-    ``copy`` are None where they were not asked for.
+    metadata that have an index. ``documents``, ``chunks``, ``queued`` and ``copy`` are None where they were
+    not asked for. ``tenant`` is whose it is, '' for nobody's.
     """
 
     collection_id: CollectionId
@@ -650,6 +651,7 @@ class CollectionInfo:
     kept: bool = False
     copy: CopyStatus | None = None
     metadata_indexes: tuple[MetadataIndex, ...] = ()
+    tenant: str = ""
 
     @property
     def space_id(self) -> SpaceId:

@@ -33,7 +33,7 @@ from pgseek.errors import (
 from pgseek.generators.base import TextGenerator
 from pgseek.loading import settle
 from pgseek.prepare import check_batch_size
-from pgseek.steps import Script, Stop, listen, sleep
+from pgseek.steps import Script, Stop, listen, sleep, within
 from pgseek.types import CachePolicy, CollectionId, CollectionInfo, QueuePolicy, SpaceId, WorkReport
 
 # Seconds: how long what does not work is left alone, from the first to the longest time.
@@ -108,8 +108,10 @@ def work(job: Job) -> Script[WorkReport]:
         PgseekError: with ``once``, what kept a collection from being served, after the others were.
     """
     worker = _Worker(job)
+    there = {info.name for info in (yield from collections.list_all(copies=True))} if job.names else set()
     for name in job.names or ():
-        yield from collections.find(name)
+        if name not in there:
+            raise (yield from collections.not_found(name))
     rest = _Rest()
     away = False
     while not job.stop.is_set():
@@ -245,8 +247,11 @@ class _Worker:
         spending = Spending(run.spending.price)
         counts = Counts(spending=spending)
         try:
-            found = yield from serve(
-                replace(run, spending=spending), self.job.worker, self.job.policy, self.job.batch, counts
+            found = yield from within(
+                info.tenant,
+                serve(
+                    replace(run, spending=spending), self.job.worker, self.job.policy, self.job.batch, counts
+                ),
             )
             served.rest = _Rest()
         except (ConnectionFailed, SchemaError):
@@ -278,7 +283,7 @@ class _Worker:
         written, served.unsettled = served.unsettled, 0
         served.settled_at = time.monotonic()
         try:
-            yield from settle(run.info, written)
+            yield from within(run.info.tenant, settle(run.info, written))
         except ConnectionFailed:
             served.unsettled = written
             raise

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import psycopg
 from pgvector import HalfVector
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
 from pgseek.embedders.base import Vectors, identity_hash
 from pgseek.errors import CollectionNotFound, DatabaseError
@@ -230,22 +230,26 @@ def _put_chunks(
     yield from fetch(_INSERT_CHUNKS + _UNLESS_KEPT if changed else _INSERT_CHUNKS, parameters)
     if info.space_id in live:
         known = ((d.document_id, e.chunk.ordinal, e.vector) for d, e in rows)
-        yield from _put_vectors(info.space, known, changed)
+        yield from _put_vectors(info.space, known, changed, restricted=live[info.space_id])
     for other in others:
         if other.space.space_id in live:
             keys = ((d.document_id, e.chunk.ordinal) for d, e in rows)
             found = ((*key, other.vectors[key]) for key in keys if key in other.vectors)
-            yield from _put_vectors(other.space, found, changed)
+            yield from _put_vectors(other.space, found, changed, restricted=live[other.space.space_id])
 
 
 def _live(
     info: CollectionInfo, made_by: EmbedderIdentity, others: Sequence[SpaceVectors]
-) -> Script[set[int]]:
-    """Return the spaces that are written to; the one that is searched is not changed from here on."""
+) -> Script[dict[int, bool]]:
+    """Return the spaces that are written to, and whether policies restrict this user's writing to each.
+
+    The one that is searched is not changed from here on.
+    """
     given = [info.space, *(other.space for other in others)]
     makers = [made_by, *(other.space.identity for other in others)]
     rows = yield from fetch(
-        "SELECT space_id, active FROM pgseek.live_spaces(%s, %s::int[], %s, %s)",
+        "SELECT space_id, active, row_security_active(to_regclass('pgseek.embeddings_' || space_id))"
+        " AS restricted FROM pgseek.live_spaces(%s, %s::int[], %s, %s)",
         [
             info.collection_id,
             [one.space_id for one in given],
@@ -255,14 +259,18 @@ def _live(
     )
     if not {row["space_id"] for row in rows if row["active"]} <= {one.space_id for one in given}:
         raise SpacesChanged(f"collection {info.name!r} is searched by another space by now")
-    return {row["space_id"] for row in rows}
+    return {row["space_id"]: row["restricted"] for row in rows}
 
 
 def _put_vectors(
-    space: SpaceInfo, vectors: Iterable[tuple[UUID, int, Vectors]], changed: Sequence[UUID]
+    space: SpaceInfo,
+    vectors: Iterable[tuple[UUID, int, Vectors]],
+    changed: Sequence[UUID],
+    *,
+    restricted: bool,
 ) -> Script[None]:
     """Store vectors of one space: those of ``changed`` documents that it has not kept."""
-    table = table_of(space.space_id)
+    table = target = table_of(space.space_id)
     held: set[tuple[UUID, int]] = set()
     if changed:
         found = yield from fetch(
@@ -272,10 +280,19 @@ def _put_vectors(
             [space.collection_id, list(changed)],
         )
         held = {(row["document_id"], row["ordinal"]) for row in found}
+    if restricted:
+        # There is no COPY into a table with policies.
+        target = Identifier("pg_temp", f"pgseek_vectors_{space.space_id}")
+        yield from fetch(
+            SQL(
+                "CREATE TEMPORARY TABLE IF NOT EXISTS {} ON COMMIT DELETE ROWS AS"
+                " SELECT collection_id, document_id, ordinal, embedding FROM {} WITH NO DATA"
+            ).format(target, table)
+        )
     half = space.storage == "halfvec"
     yield from copy_in(
         SQL("COPY {} (collection_id, document_id, ordinal, embedding) FROM STDIN (FORMAT binary)").format(
-            table
+            target
         ),
         ("int4", "uuid", "int4", space.storage),
         (
@@ -284,6 +301,13 @@ def _put_vectors(
             if (i, ordinal) not in held
         ),
     )
+    if restricted:
+        yield from fetch(
+            SQL(
+                "INSERT INTO {} (collection_id, document_id, ordinal, embedding)"
+                " SELECT collection_id, document_id, ordinal, embedding FROM {} ORDER BY document_id, ordinal"
+            ).format(table, target)
+        )
 
 
 def _clear(info: CollectionInfo, parameters: dict[str, Any]) -> Script[None]:

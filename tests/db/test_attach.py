@@ -553,6 +553,7 @@ def test_rights_of_the_writer_or_of_the_maker(client, docs, dsn, products):
         # As documented.
         for grant in (
             "USAGE ON SCHEMA pgseek",
+            "EXECUTE ON ALL FUNCTIONS IN SCHEMA pgseek",
             "SELECT, UPDATE ON pgseek.collections, pgseek.collection_statistics",
             "SELECT ON pgseek.embedding_spaces",
             "SELECT, INSERT, UPDATE, DELETE ON pgseek.documents, pgseek.chunks, pgseek.ingest_queue",

@@ -740,6 +740,7 @@ def test_who_may_write_may_still_write(docs, change, dsn, server_dsn):
     try:
         for grant in (
             "USAGE ON SCHEMA pgseek",
+            "EXECUTE ON ALL FUNCTIONS IN SCHEMA pgseek",
             "SELECT, UPDATE ON pgseek.collections, pgseek.collection_statistics",
             "SELECT ON pgseek.embedding_spaces",
             "SELECT, INSERT, UPDATE, DELETE ON pgseek.documents, pgseek.chunks, pgseek.ingest_queue",

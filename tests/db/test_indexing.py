@@ -161,8 +161,7 @@ def test_only_the_owner_of_the_tables_builds(client, dsn, server_dsn):
     role = f"pgseek_reader_{os.getpid()}"
     rows(server_dsn, f"CREATE ROLE {role} LOGIN")
     try:
-        rows(dsn, f"GRANT USAGE ON SCHEMA pgseek TO {role}")
-        rows(dsn, f"GRANT SELECT ON ALL TABLES IN SCHEMA pgseek TO {role}")
+        rows(dsn, f"GRANT pgseek_reader TO {role}")
         with Client(make_conninfo(dsn, user=role)) as reader:
             collection = reader.collection("docs", embedder=CountingEmbedder(DIMENSIONS))
             with pytest.raises(DatabaseError, match="embeddings_1 belongs to another role; only its owner"):

@@ -308,6 +308,7 @@ def test_who_may_write_may_still_write_and_is_not_waited_for(client, dsn, server
     try:
         for grant in (
             "USAGE ON SCHEMA pgseek",
+            "EXECUTE ON ALL FUNCTIONS IN SCHEMA pgseek",
             "SELECT, UPDATE ON pgseek.collections, pgseek.collection_statistics",
             "SELECT ON pgseek.embedding_spaces",
             "SELECT, INSERT, UPDATE, DELETE ON pgseek.documents, pgseek.chunks, pgseek.ingest_queue",

@@ -91,8 +91,7 @@ def test_a_reader_without_the_right_to_write_searches(server_dsn, dsn):
     role = f"pgseek_reader_{os.getpid()}"
     rows(server_dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
     try:
-        rows(dsn, f"GRANT USAGE ON SCHEMA pgseek TO {role}")
-        rows(dsn, f"GRANT SELECT ON ALL TABLES IN SCHEMA pgseek TO {role}")
+        rows(dsn, f"GRANT pgseek_reader TO {role}")
         with Client(make_conninfo(dsn, user=role, password="x")) as client:
             (hit,) = client.collection("docs").search("readers")
             assert hit.dense_score is not None

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from functions import OWNERS_RIGHTS
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Column, Integer, MetaData, Table
 from support import CORPUS, CountingEmbedder, rows
 
-from pgseek import Client, InvalidInput, collections, copies
-from pgseek.db import revisions, schema
+from pgseek import Client, DatabaseError, InvalidInput, collections, copies
+from pgseek.db import embedded, revisions, roles, schema
 from pgseek.db.connection import connect
 from pgseek.db.sqltext import FUNCTIONS, function_sql
 from pgseek.embedders.base import identity_hash
@@ -337,7 +342,7 @@ def test_every_function_pins_its_search_path_and_is_plpgsql(dsn):
     for function in found:
         assert function["lanname"] == "plpgsql", function
         assert "search_path=pg_catalog, pg_temp" in function["proconfig"], function
-        assert not function["prosecdef"], function
+        assert function["prosecdef"] == (function["proname"] in OWNERS_RIGHTS), function
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -426,3 +431,200 @@ def test_the_revision_as_sql_can_be_reviewed(capsys):
     assert "CREATE TABLE pgseek.documents" in printed
     assert "CREATE OR REPLACE FUNCTION pgseek.search(" in printed
     assert "@vector@" not in printed
+
+
+def policies(dsn):
+    """Tables with row-level security, and whether each has a policy; rights of the two roles; targets of statistics."""
+    return {
+        "tables": rows(
+            dsn,
+            "SELECT c.relname, c.relrowsecurity, ARRAY(SELECT pg_get_expr(p.polqual, p.polrelid) FROM pg_policy p"
+            " WHERE p.polrelid = c.oid) AS rules FROM pg_class c WHERE c.relnamespace = 'pgseek'::regnamespace"
+            " AND c.relkind = 'r' ORDER BY 1",
+        ),
+        "rights": rows(
+            dsn,
+            "SELECT c.relname, a.privilege_type, a.grantee::regrole::text FROM pg_class c, aclexplode(c.relacl) AS a"
+            " WHERE c.relnamespace = 'pgseek'::regnamespace AND a.grantee <> c.relowner ORDER BY 1, 2, 3",
+        ),
+        "statistics": rows(
+            dsn,
+            "SELECT attrelid::regclass::text, attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+            " WHERE c.relnamespace = 'pgseek'::regnamespace AND a.attnum > 0 AND a.attstattarget = 0 ORDER BY 1, 2",
+        ),
+    }
+
+
+@pytest.mark.parametrize("revision", revisions.KNOWN[:-1])
+def test_what_was_there_is_protected_like_what_is_made_now(empty_dsn, dsn, revision):
+    at_revision(empty_dsn, revision)
+    rows(empty_dsn, "ANALYZE")
+    schema.upgrade(empty_dsn)
+    with Client(dsn) as client:
+        for _ in range(3):
+            client.create_collection(f"docs{_}", embedder=CountingEmbedder())
+    now, then = policies(dsn), policies(empty_dsn)
+    for kind in ("rights", "statistics"):
+        assert then[kind] == now[kind]
+    # The spaces of one collection there, one of each here.
+    for row in (*now["tables"], *then["tables"]):
+        row["rules"] = [re.sub(r"is_of_tenant\(\d\)", "is_of_tenant(1)", rule) for rule in row["rules"]]
+    assert then["tables"] == now["tables"]
+    known = rows(
+        empty_dsn,
+        "SELECT FROM pg_stats WHERE schemaname = 'pgseek' AND attname IN ('title', 'body', 'text', 'lexeme', 'name')",
+    )
+    assert known == []
+    schema.downgrade(empty_dsn, "-1")
+    left = policies(empty_dsn)
+    assert [row for row in left["tables"] if row["relrowsecurity"] or row["rules"]] == []
+    assert left["statistics"] == []
+    assert [row for row in left["rights"] if row["grantee"].startswith("pgseek_")] == []
+    assert rows(
+        empty_dsn, "SELECT has_function_privilege('public', 'pgseek.dimension(text)', 'execute') AS may"
+    ) == [{"may": True}]
+
+
+def test_who_had_rights_on_tables_can_do_what_he_could(empty_dsn, server_dsn):
+    at_revision(empty_dsn, "0006")
+    reader, writer, nobody = (f"pgseek_{kind}_{os.getpid()}" for kind in ("rd", "wr", "no"))
+    try:
+        for role in (reader, writer, nobody):
+            rows(server_dsn, f"CREATE ROLE {role}")
+            rows(empty_dsn, f"GRANT USAGE ON SCHEMA pgseek TO {role}")
+        rows(empty_dsn, f"GRANT SELECT ON ALL TABLES IN SCHEMA pgseek TO {reader}")
+        rows(empty_dsn, f"GRANT SELECT ON pgseek.chunks TO {nobody}")
+        for grant in (
+            "SELECT, UPDATE ON pgseek.collections, pgseek.collection_statistics",
+            "SELECT ON pgseek.embedding_spaces",
+            "SELECT, INSERT, UPDATE, DELETE ON pgseek.documents, pgseek.chunks, pgseek.ingest_queue",
+            "SELECT, DELETE ON pgseek.embeddings_1, pgseek.embeddings_2, pgseek.embeddings_3",
+        ):
+            rows(empty_dsn, f"GRANT {grant} TO {writer}")
+        schema.upgrade(empty_dsn)
+        search = "SELECT FROM pgseek.search('docs', 'lion', alpha => 0)"
+        put = "SELECT pgseek.put_document('docs', 'by', 'a writer')"
+        delete = "SELECT pgseek.delete_document('docs', 'by')"
+        count = "SELECT FROM pgseek.chunks"
+        for role, may, may_not in (
+            (reader, (search, count), (put, delete)),
+            (writer, (search, count, put, delete), ("SELECT pgseek.reweigh('docs')",)),
+            (nobody, (count,), (search, put, delete)),
+        ):
+            with connect(empty_dsn) as connection:
+                connection.execute(f"SET ROLE {role}")
+                for statement in may:
+                    assert connection.execute(statement).rowcount > 0, (role, statement)
+                for statement in may_not:
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute(statement)
+    finally:
+        for role in (reader, writer, nobody):
+            rows(empty_dsn, f"DROP OWNED BY {role}")
+            rows(server_dsn, f"DROP ROLE {role}")
+
+
+def test_the_way_down_keeps_what_is_nobodys_and_takes_what_is_a_tenants(dsn):
+    for tenant in (None, "acme", "beta"):
+        with Client(dsn, tenant=tenant) as client:
+            client.create_collection("docs", embedder=CountingEmbedder()).ingest(CORPUS)
+    schema.downgrade(dsn, "0006")
+    assert rows(dsn, "SELECT name FROM pgseek.collections") == [{"name": "docs"}]
+    assert rows(dsn, "SELECT count(DISTINCT collection_id) AS n FROM pgseek.term_statistics") == [{"n": 1}]
+    assert rows(dsn, "SELECT count(*) AS n FROM pgseek.embedding_cache") == [{"n": len(CORPUS)}]
+    tables = "SELECT tablename FROM pg_tables WHERE tablename ~ '^embeddings_' AND schemaname = 'pgseek'"
+    assert len(rows(dsn, tables)) == 1
+    schema.upgrade(dsn)
+    assert schema.check(dsn) == []
+    with Client(dsn) as client:
+        assert client.collection("docs", embedder=CountingEmbedder()).search("cache")
+
+
+def test_an_owner_who_may_make_no_roles_owns_all_there_is(empty_dsn, server_dsn):
+    owner, reader = (f"pgseek_{kind}_{os.getpid()}" for kind in ("owner", "login"))
+    for role in (owner, reader):
+        rows(server_dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+    try:
+        rows(empty_dsn, "CREATE EXTENSION vector")
+        rows(empty_dsn, f"GRANT CREATE ON DATABASE {conninfo_to_dict(empty_dsn)['dbname']} TO {owner}")
+        own = make_conninfo(empty_dsn, user=owner, password="x")
+        schema.upgrade(own)
+        for tenant in ("acme", "beta"):
+            with Client(own, tenant=tenant) as client:
+                client.create_collection("docs", embedder=CountingEmbedder()).ingest(
+                    [{"id": tenant, "text": f"a zebra of {tenant}"}]
+                )
+        rows(server_dsn, f"GRANT pgseek_reader TO {reader}")
+        with Client(make_conninfo(empty_dsn, user=reader, password="x"), tenant="beta") as client:
+            (hit,) = client.collection("docs", embedder=CountingEmbedder()).search("zebra")
+            assert hit.id == "beta"
+        with Client(own, tenant="acme") as client:
+            (hit,) = client.collection("docs", embedder=CountingEmbedder()).search("zebra")
+            assert hit.id == "acme"
+        assert schema.downgrade(own, "base") is None
+    finally:
+        rows(empty_dsn, f"DROP OWNED BY {owner} CASCADE")
+        for role in (owner, reader):
+            rows(server_dsn, f"DROP ROLE {role}")
+
+
+ROLES = "SELECT rolname FROM pg_roles WHERE rolname IN ('pgseek_reader', 'pgseek_writer') ORDER BY 1"
+
+
+def test_roles_are_the_clusters(data_dir):
+    """Two databases make them at once, and the last one drops them, unless somebody is their member."""
+    first = embedded.start(data_dir)
+    rows(first, "CREATE DATABASE second")
+    both = [first, make_conninfo(first, dbname="second")]
+    command = [sys.executable, "-m", "pgseek", "--dsn"]
+    processes = [subprocess.Popen([*command, dsn, "db", "upgrade"], stderr=subprocess.PIPE) for dsn in both]
+    assert [process.communicate()[1] for process in processes] == [b"", b""]
+    there = [{"rolname": "pgseek_reader"}, {"rolname": "pgseek_writer"}]
+    assert rows(first, ROLES) == there
+    for dsn in both:
+        assert roles.statements(dsn) == ["SELECT pgseek.protect()"]
+        assert policies(dsn) == policies(first)
+    schema.downgrade(both[1], "0006")
+    assert rows(first, ROLES) == there
+    rows(first, "CREATE ROLE app LOGIN; GRANT pgseek_reader TO app")
+    schema.downgrade(first, "0006")
+    assert rows(first, ROLES) == [{"rolname": "pgseek_reader"}]
+    rows(first, "DROP ROLE app")
+    # An owner who may not make them leaves that to whoever may.
+    rows(
+        first,
+        "CREATE ROLE owner LOGIN; GRANT CREATE ON DATABASE second TO owner; ALTER DATABASE second OWNER TO owner",
+    )
+    rows(first, "DROP ROLE pgseek_reader")
+    schema.downgrade(both[1], "base")
+    own = make_conninfo(both[1], user="owner")
+    schema.upgrade(own)
+    assert rows(first, ROLES) == []
+    made = [
+        "CREATE ROLE pgseek_reader NOLOGIN",
+        "CREATE ROLE pgseek_writer NOLOGIN",
+        "GRANT pgseek_reader TO pgseek_writer",
+    ]
+    assert roles.statements(own) == [*made, "SELECT pgseek.protect()"]
+    with pytest.raises(
+        DatabaseError, match="the database user may not do this: permission denied to create role"
+    ):
+        roles.apply(own)
+    printed = subprocess.run(
+        [*command, both[1], "db", "roles", "--apply"], capture_output=True, check=True, text=True
+    )
+    assert printed.stdout.splitlines() == [f"{s};" for s in (*made, "SELECT pgseek.protect()")]
+    assert roles.apply(own) == ["SELECT pgseek.protect()"]
+    rows(first, "CREATE ROLE app LOGIN; GRANT pgseek_writer TO app")
+    bound = subprocess.run(
+        [*command, own, "db", "bind", "app", "acme"], capture_output=True, check=True, text=True
+    )
+    assert bound.stdout == "app works for tenant acme\n"
+    with pytest.raises(InvalidInput, match="there is no role 'ap'; make it first"):
+        roles.bind(own, "ap", "acme")
+    with Client(own, tenant="acme") as client:
+        client.create_collection("docs", embedder=CountingEmbedder())
+    with Client(make_conninfo(own, user="app")) as client:
+        docs = client.collection("docs", embedder=CountingEmbedder())
+        docs.ingest(CORPUS)
+        assert docs.search("cache")

@@ -16,6 +16,7 @@
 --                      [{"value": "2026-01", "documents"}] of dates
 --             others   documents with a value that is not among those, missing those without a value of that kind
 -- Errors:     PGS01, PGS02, PGS04, PGS05 as search(); PGS02 a facet that cannot be read
+-- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile, as search(). It writes nothing and runs on a read-only standby.
 -- Index:      chunks_codes_idx (GIN) over 'lexical', those of metadata with a filter (see matching_documents()); documents_pkey.
 CREATE OR REPLACE FUNCTION pgseek.facets(
@@ -23,7 +24,7 @@ CREATE OR REPLACE FUNCTION pgseek.facets(
     query_embedding @vector@.vector DEFAULT NULL, options jsonb DEFAULT '{}', most integer DEFAULT 100000,
     space_id integer DEFAULT NULL, model text DEFAULT NULL)
 RETURNS jsonb
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable

@@ -76,7 +76,7 @@ BEGIN
     END IF;
     IF with_dense AND query_embedding IS NULL THEN
         SELECT c.embedding INTO query_embedding FROM pgseek.embedding_cache c
-         WHERE c.identity = of_space.identity AND c.input_type = 'query'
+         WHERE c.tenant = of_collection.tenant AND c.identity = of_space.identity AND c.input_type = 'query'
            AND c.text_hash = sha256(convert_to(query, 'UTF8'))
            AND (c.expires_at IS NULL OR c.expires_at > statement_timestamp());
         IF query_embedding IS NULL THEN

@@ -54,6 +54,7 @@
 --             word or prefix as typed, where the lexeme stands for another}.
 -- Errors:     PGS01 no such collection, PGS02 argument out of range, PGS04 wrong dimensions,
 --             PGS05 the vector of another space, or nothing said of it; no such space
+-- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile, because settings of indexes are set for its statement (and put back). It writes nothing
 --             and runs on a read-only standby.
 -- Index:      that of embeddings_<space>, chunks_codes_idx (GIN), documents_metadata (GIN), primary keys.
@@ -120,7 +121,7 @@ RETURNS TABLE (
     duplicates text[],
     other_passages jsonb,
     context text)
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable

@@ -7,6 +7,7 @@
 -- Returns:    as search()
 -- Ordering:   score descending; ties by document_id, ordinal.
 -- Errors:     PGS01 no such collection, PGS02 no such document, or an option out of range
+-- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile, as search(). It writes nothing and runs on a read-only standby.
 CREATE OR REPLACE FUNCTION pgseek.similar(
     collection text, id text, k integer DEFAULT 10, options jsonb DEFAULT '{}')
@@ -40,7 +41,7 @@ RETURNS TABLE (
     duplicates text[],
     other_passages jsonb,
     context text)
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable

@@ -142,9 +142,11 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    made = table("name", "language", "embedder", "storage")
+    tenants = ("tenant",) if any(info.tenant for info in found) else ()
+    made = table(*tenants, "name", "language", "embedder", "storage")
     for info in found:
-        made.add_row(info.name, info.language, str(info.space), info.space.storage)
+        of = (info.tenant,) if tenants else ()
+        made.add_row(*of, info.name, info.language, str(info.space), info.space.storage)
     out.print(made if found else "no collections yet; pgseek collections create NAME")
 
 
@@ -159,6 +161,8 @@ def show(context: typer.Context, name: str, as_json: Json = False) -> None:
     made = table("", "")
     made.show_header = False
     made.add_row("name", info.name)
+    if info.tenant:
+        made.add_row("tenant", info.tenant)
     if info.original is not None:
         made.add_row("copy of", info.original)
     made.add_row("language", info.language)

@@ -71,6 +71,31 @@ def check(context: typer.Context, as_json: Json = False) -> None:
 
 
 @app.command()
+def roles(
+    context: typer.Context,
+    apply: Annotated[bool, typer.Option("--apply", help="execute the statements")] = False,
+) -> None:
+    """Print what makes the roles pgseek_reader and pgseek_writer, and gives them their rights.
+
+    The migration does it where it may make roles. What is there is left as it is; see docs/tenants.md.
+    """
+    from pgseek.db import roles as making  # noqa: PLC0415 (like the others, only when asked for)
+
+    dsn = state_of(context).resolved_dsn(migrate=False)
+    for statement in making.apply(dsn) if apply else making.statements(dsn):
+        typer.echo(f"{statement};")
+
+
+@app.command()
+def bind(context: typer.Context, role: str, tenant: str) -> None:
+    """Let a login role work for one tenant only, whatever it sets. Run it as the owner of the tables."""
+    from pgseek.db import roles as making  # noqa: PLC0415 (like the others, only when asked for)
+
+    making.bind(state_of(context).resolved_dsn(migrate=False), role, tenant)
+    typer.echo(f"{role} works for tenant {tenant}")
+
+
+@app.command()
 def distribute(
     context: typer.Context,
     by: Annotated[

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from pgseek.cli.output import out, print_json
 from pgseek.cli.state import State, state_of
+from pgseek.db.connection import with_tenant
 from pgseek.doctor import Check, diagnose
 from pgseek.errors import InvalidInput, PgseekError
 from pgseek.integrity import Examination, Finding, Repaired, examine, repair
@@ -64,7 +65,7 @@ def doctor(
     dsn = state.dsn
     # What is wrong with the DSN is one of the checks.
     with contextlib.suppress(PgseekError):
-        dsn = state.resolved_dsn()
+        dsn = with_tenant(state.resolved_dsn(), settings.tenant)
     checks = diagnose(dsn, settings, state.data_dir, collections=False)
     reachable = all(check.ok for check in checks if check.name != "default embedder")
     examination = examine(dsn, collections or ()) if reachable else None

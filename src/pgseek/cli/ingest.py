@@ -109,7 +109,7 @@ def ingest(
     sources: Any = None
     if select is not None:
         if source_dsn is None:
-            state = State(state.resolved_dsn(), None)
+            state = State(state.resolved_dsn(), None, state.tenant)
         sources = sql_source(source_dsn or str(state.dsn), select, columns)
     else:
         sources = Files(

@@ -86,6 +86,9 @@ def settings(
         typer.Option(help="PostgreSQL connection string; better in PGSEEK_DSN, where ps cannot see it"),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="data directory of the embedded server")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="whose collections these are; PGSEEK_TENANT, or else nobody's")
+    ] = None,
     # Read by main(), which must know it before there is a context.
     _debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
@@ -96,7 +99,7 @@ def settings(
     """
     if dsn is not None and data_dir is not None:
         raise InvalidInput("--dsn and --data-dir exclude each other: the latter is the embedded server's")
-    context.obj = State(dsn, data_dir)
+    context.obj = State(dsn, data_dir, tenant)
 
 
 def main() -> None:

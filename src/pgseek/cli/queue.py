@@ -29,9 +29,11 @@ def status(
     if as_json:
         print_json(found if collection is None else found[0])
         return
-    made = table("collection", "waiting", "claimed", "retrying", "failed", "oldest")
+    tenants = ("tenant",) if any(one.tenant for one in found) else ()
+    made = table(*tenants, "collection", "waiting", "claimed", "retrying", "failed", "oldest")
     for one in found:
         made.add_row(
+            *((one.tenant,) if tenants else ()),
             one.collection,
             *(f"{count:,}" for count in (one.waiting, one.claimed, one.retrying, one.failed)),
             "-" if one.oldest is None else _age(one.oldest),

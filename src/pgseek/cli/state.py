@@ -18,14 +18,16 @@ class State:
 
     dsn: str | None = field(repr=False)
     data_dir: Path | None
+    tenant: str | None = None
 
     def client(self) -> Client:
         """Return a client that has not connected yet."""
-        return Client(self.dsn, data_dir=self.data_dir)
+        return Client(self.dsn, data_dir=self.data_dir, tenant=self.tenant)
 
     def settings(self) -> Settings:
-        """Return the settings, with ``--data-dir`` in force."""
-        return Settings() if self.data_dir is None else Settings(data_dir=self.data_dir)
+        """Return the settings, with ``--data-dir`` and ``--tenant`` in force."""
+        given = {"data_dir": self.data_dir, "tenant": self.tenant}
+        return Settings(**{name: value for name, value in given.items() if value is not None})
 
     def resolved_dsn(self, *, migrate: bool = True) -> str:
         """Return the DSN in force, starting the embedded server where it is that one's."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from pgseek.db.revisions import HEAD, KNOWN, SCHEMA, VERSION_TABLE
@@ -28,6 +28,8 @@ from pgseek.errors import (
 
 MIN_SERVER = 140000
 MIN_VECTOR = (0, 8)
+# Characters of a tenant's name.
+MAX_TENANT = 200
 
 _STATE = f"""
 SELECT current_setting('server_version_num')::int AS server_version,
@@ -75,6 +77,27 @@ def normalize_dsn(dsn: str) -> str:
     if not parameters:
         raise ConfigurationError("the DSN is empty; give postgresql://user:password@host/database")
     return plain
+
+
+def with_tenant(dsn: str, tenant: str | None) -> str:
+    """Return the DSN of sessions that work for a tenant, from their first statement to their last.
+
+    As a start-up option, and not by SET: a pooler that hands out connections per transaction would let the
+    next client have it. Such a pooler refuses the option, unless it was told to ignore it.
+
+    Raises:
+        InvalidInput: the name of the tenant is not text of 1..200 characters.
+    """
+    if tenant is None:
+        return dsn
+    if not isinstance(tenant, str) or not 0 < len(tenant) <= MAX_TENANT or not tenant.isprintable():
+        raise InvalidInput(
+            f"tenant is {tenant!r}, but must be text of 1 to {MAX_TENANT} printable characters; leave it "
+            "away for the collections of none"
+        )
+    given = conninfo_to_dict(dsn).get("options")
+    escaped = re.sub(r"([\\\s])", r"\\\1", tenant)
+    return make_conninfo(dsn, options=f"{given or ''} -c pgseek.tenant={escaped}".strip())
 
 
 def describe_dsn(dsn: str) -> str:

@@ -1,7 +1,8 @@
 """Rate limits kept by the database: all processes that send with one account share them.
 
 The algorithm stays pyrate-limiter's; a row of ``pgseek.rate_limits`` holds what it remembers of one limit,
-and the server's clock tells the time, so that machines whose clocks differ agree.
+and the server's clock tells the time, so that machines whose clocks differ agree. A tenant has limits of its
+own: what others spend of theirs tells what they do.
 """
 
 from __future__ import annotations
@@ -28,16 +29,20 @@ Connect = Callable[[], psycopg.Connection[Any]]
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 _INSERT = """
-INSERT INTO pgseek.rate_limits (name, state) VALUES (%s, %s::double precision[]) ON CONFLICT (name) DO NOTHING
+INSERT INTO pgseek.rate_limits (tenant, name, state) VALUES (pgseek.tenant(), %s, %s::double precision[])
+    ON CONFLICT (tenant, name) DO NOTHING
 """
 # The clock is read above the lock: the time is that of the decision, not that of beginning to wait for it.
 _LOCK = """
 SELECT s.state, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
-  FROM (SELECT state FROM pgseek.rate_limits WHERE name = %s FOR UPDATE) AS s
+  FROM (SELECT state FROM pgseek.rate_limits WHERE tenant = pgseek.tenant() AND name = %s FOR UPDATE) AS s
 """
-_UPDATE = "UPDATE pgseek.rate_limits SET state = %s::double precision[] WHERE name = %s"
-_READ = "SELECT state FROM pgseek.rate_limits WHERE name = %s"
-_DELETE = "DELETE FROM pgseek.rate_limits WHERE name = %s"
+_UPDATE = (
+    "UPDATE pgseek.rate_limits SET state = %s::double precision[]"
+    " WHERE tenant = pgseek.tenant() AND name = %s"
+)
+_READ = "SELECT state FROM pgseek.rate_limits WHERE tenant = pgseek.tenant() AND name = %s"
+_DELETE = "DELETE FROM pgseek.rate_limits WHERE tenant = pgseek.tenant() AND name = %s"
 
 
 READ_ONLY = (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.InsufficientPrivilege)

@@ -57,6 +57,7 @@ collections = Table(
     "collections",
     metadata,
     Column("collection_id", Integer, Identity(always=True), primary_key=True),
+    Column("tenant", Text, nullable=False, server_default=text("''")),
     Column("name", Text, nullable=False),
     # A configuration's name, not a regconfig: pg_upgrade refuses regconfig columns.
     Column("language", Text, nullable=False),
@@ -72,7 +73,7 @@ collections = Table(
     Column("metadata_indexes", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     # Partial, though the first leaves out nothing: the columns of an index that a foreign key could refer to
     # cannot be changed while somebody stores a document, which refers to the row.
-    Index("collections_name_key", "name", unique=True, postgresql_where=text("name IS NOT NULL")),
+    Index("collections_name_key", "tenant", "name", unique=True, postgresql_where=text("name IS NOT NULL")),
     Index("collections_copy_of_key", "copy_of", unique=True, postgresql_where=text("copy_of IS NOT NULL")),
 )
 
@@ -253,6 +254,7 @@ rare_lexemes = Table(
 embedding_cache = Table(
     "embedding_cache",
     metadata,
+    Column("tenant", Text, nullable=False, server_default=text("''")),
     Column("identity", Text, nullable=False),
     Column("input_type", Text, nullable=False),
     Column("text_hash", LargeBinary, nullable=False),
@@ -262,7 +264,7 @@ embedding_cache = Table(
     Column("used_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     # NULL: never.
     Column("expires_at", DateTime(timezone=True)),
-    PrimaryKeyConstraint("identity", "input_type", "text_hash"),
+    PrimaryKeyConstraint("tenant", "identity", "input_type", "text_hash"),
     CheckConstraint("input_type IN ('document', 'query')", name="input_type"),
 )
 
@@ -270,19 +272,30 @@ embedding_cache = Table(
 embedding_claims = Table(
     "embedding_claims",
     metadata,
+    Column("tenant", Text, nullable=False, server_default=text("''")),
     Column("identity", Text, nullable=False),
     Column("text_hash", LargeBinary, nullable=False),
     Column("claimed_until", DateTime(timezone=True), nullable=False),
-    PrimaryKeyConstraint("identity", "text_hash"),
+    PrimaryKeyConstraint("tenant", "identity", "text_hash"),
 )
 
 # What the rate limiter's algorithm remembers of a limit that several processes share.
 rate_limits = Table(
     "rate_limits",
     metadata,
+    Column("tenant", Text, nullable=False, server_default=text("''")),
     Column("name", Text, nullable=False),
     Column("state", ARRAY(Double()), nullable=False),
-    PrimaryKeyConstraint("name"),
+    PrimaryKeyConstraint("tenant", "name"),
+)
+
+# Login roles that work for one tenant, whatever they set. Nobody but the owner reads or writes it.
+tenant_roles = Table(
+    "tenant_roles",
+    metadata,
+    Column("role", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    PrimaryKeyConstraint("role"),
 )
 
 # No foreign key: the queue is a plain table that outlives a deleted document without harm.
@@ -309,12 +322,13 @@ ingest_queue = Table(
 generated_texts = Table(
     "generated_texts",
     metadata,
+    Column("tenant", Text, nullable=False, server_default=text("''")),
     # SHA-256, in hexadecimal, of everything that changes what is written.
     Column("identity", Text, nullable=False),
     Column("text_hash", LargeBinary, nullable=False),
     Column("texts", ARRAY(Text), nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    PrimaryKeyConstraint("identity", "text_hash"),
+    PrimaryKeyConstraint("tenant", "identity", "text_hash"),
 )
 
 

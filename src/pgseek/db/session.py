@@ -21,8 +21,10 @@ from pgseek.db.connection import (
     describe_dsn,
     normalize_dsn,
     server_state,
+    translate,
+    with_tenant,
 )
-from pgseek.errors import ConnectionFailed, SchemaNotMigrated, UnsupportedServer
+from pgseek.errors import ConfigurationError, ConnectionFailed, SchemaNotMigrated, UnsupportedServer
 
 log = logging.getLogger("pgseek")
 # A transaction that ended so can be tried again from its start.
@@ -64,16 +66,23 @@ class Session:
 
     Raises:
         ConnectionFailed, UnsupportedServer, SchemaNotMigrated, SchemaTooNew: see each.
+        ConfigurationError: the server was not told of the tenant.
+        DatabaseError: the database user works for another tenant.
     """
 
-    def __init__(self, dsn: str | None, data_dir: str | Path | None, settings: Settings) -> None:
-        self.dsn = resolve_dsn(dsn, data_dir, settings)
+    def __init__(
+        self, dsn: str | None, data_dir: str | Path | None, settings: Settings, tenant: str | None = None
+    ) -> None:
+        tenant = settings.tenant if tenant is None else tenant
+        self.dsn = with_tenant(resolve_dsn(dsn, data_dir, settings), tenant)
         self._pool_size = settings.pool_size
         self._timeout = timeout = settings.connect_timeout
         with connect(self.dsn, timeout) as connection:
             state = server_state(connection)
             check_server(state)
             check_schema(state)
+            if tenant is not None:
+                _check_tenant(connection, tenant)
             schema = state.vector_schema
             vector = TypeInfo.fetch(connection, f"{schema}.vector")
             halfvec = TypeInfo.fetch(connection, f"{schema}.halfvec")
@@ -133,4 +142,18 @@ class Session:
         return ConnectionFailed(
             f"no connection to {describe_dsn(self.dsn)} became free in time: "
             f"all {self._pool_size} connections are in use (PGSEEK_POOL_SIZE)"
+        )
+
+
+def _check_tenant(connection: psycopg.Connection[dict[str, Any]], tenant: str) -> None:
+    try:
+        row = connection.execute("SELECT pgseek.tenant() AS tenant").fetchone()
+    except psycopg.Error as error:
+        raise translate(error) from error
+    known = None if row is None else row["tenant"]
+    if known != tenant:
+        raise ConfigurationError(
+            f"the server was told that the tenant is {tenant!r}, but takes it for {known!r}: a pooler on the "
+            "way ignores start-up options; connect without it, or with a role of the tenant's own, named in "
+            "pgseek.tenant_roles"
         )

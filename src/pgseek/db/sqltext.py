@@ -22,6 +22,9 @@ FUNCTIONS = (
     "quote_lexeme",
     "match_all",
     "bm25_bag",
+    "tenant",
+    "tenant_collections",
+    "is_of_tenant",
     "require_collection",
     "delete_embeddings",
     "add_language",
@@ -80,6 +83,7 @@ FUNCTIONS = (
     "follow_rows",
     "misplaced_chunks",
     "put_embeddings",
+    "protect",
 )
 
 

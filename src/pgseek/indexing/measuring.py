@@ -66,7 +66,8 @@ class Truth:
 def take_sample(space: SpaceInfo, rows: int, number: int) -> Script[Sample]:
     """Return queries from the cache, or where it holds too few, stored vectors: always the same ones."""
     cached = yield from fetch(
-        "SELECT embedding FROM pgseek.embedding_cache WHERE identity = %s AND input_type = 'query'"
+        "SELECT embedding FROM pgseek.embedding_cache"
+        " WHERE tenant = pgseek.tenant() AND identity = %s AND input_type = 'query'"
         " AND (expires_at IS NULL OR expires_at > statement_timestamp()) ORDER BY text_hash LIMIT %s",
         [space.identity_hash, number],
     )

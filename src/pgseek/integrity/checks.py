@@ -226,7 +226,9 @@ VECTORS = (
         _VECTOR + " JOIN pgseek.chunks c ON c.collection_id = e.collection_id"
         " AND c.document_id = e.document_id AND c.ordinal = e.ordinal"
         " JOIN pgseek.embedding_cache k ON k.identity = %(identity)s AND k.input_type = 'document'"
-        " AND k.text_hash = c.text_hash WHERE e.collection_id = %(of)s AND CASE WHEN " + _USABLE + " AND"
+        " AND k.text_hash = c.text_hash"
+        " AND k.tenant = (SELECT o.tenant FROM pgseek.collections o WHERE o.collection_id = %(of)s)"
+        " WHERE e.collection_id = %(of)s AND CASE WHEN " + _USABLE + " AND"
         " vector_dims(k.embedding) = %(dimensions)s THEN (e.embedding::vector <=> k.embedding) > 0.01"
         " ELSE false END",
         _REBUILD,

@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composed
 
-from pgseek.collections import LANGUAGES
+from pgseek.collections import LANGUAGES, SERVED
 from pgseek.config import Settings
-from pgseek.db.connection import check_schema, check_server, connect, server_state, translate
+from pgseek.db.connection import check_schema, check_server, connect, server_state, translate, with_tenant
 from pgseek.db.session import resolve_dsn
 from pgseek.errors import CollectionNotFound
 from pgseek.integrity import catalogue
@@ -51,6 +51,8 @@ def examine(dsn: str | None = None, names: Sequence[str] = ()) -> Examination:
     started = time.perf_counter()
     settings = Settings()
     found_dsn = resolve_dsn(dsn, None, settings)
+    if dsn is None:
+        found_dsn = with_tenant(found_dsn, settings.tenant)
     try:
         with connect(found_dsn, settings.connect_timeout) as connection:
             schema = checked_schema(connection)
@@ -121,7 +123,9 @@ def _examine(
         findings += catalogue.indexes(connection, spaces)
     findings += catalogue.metadata(connection, list(by_id))
     findings += catalogue.statistics(connection, list(by_id))
-    if not names:
+    # Who sees one tenant's rows cannot tell what belongs to nobody.
+    (seen,) = connection.execute("SELECT row_security_active('pgseek.collections') AS partly").fetchall()
+    if not names and not seen["partly"]:
         findings += catalogue.database(connection)
     examined = tuple(
         Examined(
@@ -139,8 +143,9 @@ def _examine(
 
 def _chosen(connection: Connection, names: Sequence[str]) -> dict[int, str]:
     rows = connection.execute(
-        "SELECT c.collection_id, c.name, o.name AS original FROM pgseek.collections c"
-        " LEFT JOIN pgseek.collections o ON o.collection_id = c.copy_of ORDER BY c.name"
+        "SELECT c.collection_id, c.name, o.name AS original FROM pgseek.collections c"  # noqa: S608 (constants)
+        " LEFT JOIN pgseek.collections o ON o.collection_id = c.copy_of"
+        f" WHERE {SERVED} ORDER BY c.tenant, c.name"
     ).fetchall()
     known = {row["name"]: row["original"] for row in rows}
     for name in names:

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
-from pgseek.collections import WITHOUT_FOREIGN_KEY
+from pgseek.collections import SERVED, WITHOUT_FOREIGN_KEY
 from pgseek.config import Settings
-from pgseek.db.connection import connect, translate
+from pgseek.db.connection import connect, translate, with_tenant
 from pgseek.db.session import CONFLICTS, resolve_dsn
 from pgseek.integrity import catalogue
 from pgseek.integrity.catalogue import Connection
@@ -66,11 +66,15 @@ def repair(dsn: str | None, found: Examination) -> Repaired:
     """
     settings = Settings()
     found_dsn = resolve_dsn(dsn, None, settings)
+    if dsn is None:
+        found_dsn = with_tenant(found_dsn, settings.tenant)
     try:
         with connect(found_dsn, settings.connect_timeout) as connection:
             schema = checked_schema(connection)
             names = {finding.collection for finding in found.findings}
-            rows = connection.execute("SELECT collection_id, name FROM pgseek.collections ORDER BY name")
+            rows = connection.execute(
+                f"SELECT c.collection_id, c.name FROM pgseek.collections c WHERE {SERVED} ORDER BY c.name"  # noqa: S608 (constants)
+            )
             by_id = {row["collection_id"]: row["name"] for row in rows if row["name"] in names}
             return _Repair(connection, schema, by_id, {finding.key for finding in found.findings}).run()
     except psycopg.Error as error:

@@ -111,7 +111,8 @@ def plan(
         row = yield from fetch_one(
             "SELECT count(*) AS cached FROM (SELECT DISTINCT c.text_hash FROM pgseek.chunks c"
             " WHERE c.collection_id = %s AND c.kind <> 'document') AS t JOIN pgseek.embedding_cache k"
-            " ON k.identity = %s AND k.input_type = 'document' AND k.text_hash = t.text_hash"
+            " ON k.tenant = pgseek.tenant() AND k.identity = %s AND k.input_type = 'document'"
+            " AND k.text_hash = t.text_hash"
             " AND (k.expires_at IS NULL OR k.expires_at > statement_timestamp())",
             [info.collection_id, identity_hash(identity)],
         )

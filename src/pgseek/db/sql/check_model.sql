@@ -27,13 +27,14 @@ BEGIN
     END IF;
     IF given_space <> space_id THEN
         RAISE EXCEPTION 'the vector is of %, but collection % now uses %',
-            CASE WHEN model IS NULL OR EXISTS (SELECT FROM pgseek.embedding_spaces s WHERE s.space_id = given_space)
+            CASE WHEN model IS NULL OR EXISTS (SELECT FROM pgseek.embedding_spaces s
+                      WHERE s.space_id = given_space AND s.collection_id = ANY (pgseek.tenant_collections()))
                  THEN pgseek.describe_space(given_space) ELSE format('%s (space %s, which is gone)', model, given_space) END, quote_literal(collection), pgseek.describe_space(space_id)
             USING ERRCODE = 'PGS05', HINT = 'open the collection again, or embed with the model that it uses';
     END IF;
     IF model NOT IN (space.provider || ':' || space.model, format('%s:%s@%s', space.provider, space.model, space.dimensions), space.identity) THEN
         RAISE EXCEPTION 'the vector is of %, but collection % uses %',
-            coalesce((SELECT pgseek.describe_space(s.space_id) FROM pgseek.embedding_spaces s WHERE s.identity = model ORDER BY s.space_id LIMIT 1), model),
+            coalesce((SELECT pgseek.describe_space(s.space_id) FROM pgseek.embedding_spaces s WHERE s.identity = model AND s.collection_id = ANY (pgseek.tenant_collections()) ORDER BY s.space_id LIMIT 1), model),
             quote_literal(collection), pgseek.describe_space(space_id)
             USING ERRCODE = 'PGS05', HINT = format('embed with %s:%s, or re-embed the collection: pgseek reembed', space.provider, space.model);
     END IF;

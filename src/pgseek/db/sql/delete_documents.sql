@@ -4,10 +4,11 @@
 -- Returns:    how many documents there were
 -- Ordering:   documents are locked in the order of document_id, as put_documents() does.
 -- Errors:     PGS01 no such collection
+-- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile. Index: primary keys.
 CREATE OR REPLACE FUNCTION pgseek.delete_documents(collection text, external_ids text[])
 RETURNS integer
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN

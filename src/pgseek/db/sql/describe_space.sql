@@ -1,6 +1,6 @@
 -- Purpose:    an embedding space as messages name it: provider:model@dimensions; its revision, metric, prompts and that
 --             its vectors are not of unit length, where these are not the usual ones; and its number.
--- Arguments:  space_id
+-- Arguments:  space_id  of the session's tenant; of others it tells nothing
 -- Volatility: stable.
 CREATE OR REPLACE FUNCTION pgseek.describe_space(space_id integer)
 RETURNS text
@@ -18,7 +18,8 @@ BEGIN
                CASE WHEN NOT s.normalized THEN ', not of unit length' ELSE '' END,
                s.space_id)
       INTO described
-      FROM pgseek.embedding_spaces s WHERE s.space_id = describe_space.space_id;
+      FROM pgseek.embedding_spaces s
+     WHERE s.space_id = describe_space.space_id AND s.collection_id = ANY (pgseek.tenant_collections());
     RETURN coalesce(described, format('space %s, which is not there', space_id));
 END
 $function$;

@@ -3,7 +3,7 @@
 --             mirror_documents().
 -- Arguments:  collection_id, document_ids
 --             of_document, ordinals, starts, texts, lexemes, terms  their stand-ins, see stand_ins(): arrays of one length
--- Notifies:   pgseek_queue, with the collection's name
+-- Notifies:   pgseek_queue, with the collection's name if it is of tenant '', else with nothing
 -- Volatility: volatile. Index: primary keys.
 CREATE OR REPLACE FUNCTION pgseek.enqueue_documents(
     collection_id integer, document_ids uuid[], of_document uuid[], ordinals integer[], starts integer[], texts text[],
@@ -33,6 +33,7 @@ BEGIN
     ON CONFLICT (collection_id, document_id) DO UPDATE
        SET content_hash = excluded.content_hash, enqueued_at = excluded.enqueued_at, due_at = excluded.due_at,
            attempts = 0, claimed_by = NULL, error = NULL, failed_at = NULL;
-    PERFORM pg_notify('pgseek_queue', c.name) FROM pgseek.collections c WHERE c.collection_id = of_collection;
+    -- Everybody may listen: of a named tenant nothing is told but that something waits.
+    PERFORM pg_notify('pgseek_queue', CASE c.tenant WHEN '' THEN c.name ELSE '' END) FROM pgseek.collections c WHERE c.collection_id = of_collection;
 END
 $function$;

@@ -6,12 +6,13 @@
 --             compared exactly), fused (candidates, if the ranking was shaped after the fusion), degraded, milliseconds (reading,
 --             fusing, shaping, showing), hits (as search() returns them, without texts)
 -- Errors:     see search()
+-- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile, as search(). It writes nothing and runs on a read-only standby.
 CREATE OR REPLACE FUNCTION pgseek.explain(
     collection text, query text, query_embedding @vector@.vector DEFAULT NULL, options jsonb DEFAULT '{}',
     space_id integer DEFAULT NULL, model text DEFAULT NULL)
 RETURNS jsonb
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable

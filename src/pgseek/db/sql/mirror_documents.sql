@@ -8,7 +8,7 @@
 --             transaction; chunks and embeddings follow from its queue.
 -- Ordering:   documents are locked in the order of document_id, first where they were written, then in the other.
 -- Errors:     PGS01 the collection is gone
--- Notifies:   pgseek_queue, with the other's name, if something was enqueued
+-- Notifies:   pgseek_queue, as enqueue_documents() does, if something was enqueued
 -- Volatility: volatile. Index: primary keys, collections_copy_of_key.
 CREATE OR REPLACE FUNCTION pgseek.mirror_documents(collection_id integer, document_ids uuid[])
 RETURNS integer

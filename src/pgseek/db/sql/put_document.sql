@@ -11,6 +11,7 @@
 --                       spaces are read as 'simple', where the server has no parser of their own
 -- Returns:    'new', 'changed', 'metadata_changed' or 'unchanged'
 -- Errors:     PGS01 no such collection, PGS02 argument out of range; for the limits see document_problem()
+-- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile. Index: primary keys.
 CREATE OR REPLACE FUNCTION pgseek.put_document(
     collection text,
@@ -21,7 +22,7 @@ CREATE OR REPLACE FUNCTION pgseek.put_document(
     language text DEFAULT NULL,
     format text DEFAULT '')
 RETURNS text
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable

@@ -9,11 +9,12 @@
 --             'unchanged' or 'rejected', and why it was rejected. Of two elements with one id the first is kept.
 -- Ordering:   by place. Documents are locked in the order of document_id, so that two calls do not deadlock.
 -- Errors:     PGS01 no such collection, PGS02 documents is not an array
--- Notifies:   pgseek_queue, with the collection's name, if something was enqueued
+-- Notifies:   pgseek_queue, as enqueue_documents() does, if something was enqueued
+-- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile. Index: primary keys.
 CREATE OR REPLACE FUNCTION pgseek.put_documents(collection text, documents jsonb)
 RETURNS TABLE ("position" integer, external_id text, outcome text, reason text)
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 -- Planning for every call would take as long as storing one document.
 SET plan_cache_mode = force_generic_plan

@@ -14,12 +14,13 @@
 --             waiting.
 -- Errors:     PGS01 no such collection, PGS02 arrays of different lengths, or a vector that is zero,
 --             PGS04 wrong dimensions, PGS05 the vectors of another model, or no such space
+-- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile. Documents are locked in the order of their ids. Index: primary keys.
 CREATE OR REPLACE FUNCTION pgseek.put_embeddings(
     collection text, model text, external_ids text[], ordinals integer[], embeddings @vector@.vector[],
     space integer DEFAULT NULL, text_hashes bytea[] DEFAULT NULL)
 RETURNS bigint
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable

@@ -6,11 +6,12 @@
 -- Returns:    the number of chunks (rows for whole documents hold no words and do not count), and the average length now over the one rows are weighed with:
 --             when it is far from 1, reweigh() brings the rows up to date.
 -- Ordering:   none.
+-- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile.
 -- Index:      chunks_pkey if the collection is a small part of the table; term_statistics_pkey.
 CREATE OR REPLACE FUNCTION pgseek.refresh_statistics(
     collection text, OUT chunks bigint, OUT drift double precision)
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column

@@ -4,11 +4,12 @@
 -- Arguments:  collection  name
 --             k1, b, title_weight  NULL keeps what is set
 -- Returns:    chunks weighed anew
+-- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile. Index: chunks_pkey.
 CREATE OR REPLACE FUNCTION pgseek.reweigh(
     collection text, k1 real DEFAULT NULL, b real DEFAULT NULL, title_weight real DEFAULT NULL)
 RETURNS bigint
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable

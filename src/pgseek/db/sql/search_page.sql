@@ -9,6 +9,7 @@
 --             and those that the filter no longer keeps, are left out; a page that has none left is passed over.
 -- Ordering:   that of the frozen ranking. Texts and metadata are as they are now, scores as they were.
 -- Errors:     as search(); PGS02 a cursor that cannot be read, or of another search
+-- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile, as search(). It writes nothing and runs on a read-only standby.
 CREATE OR REPLACE FUNCTION pgseek.search_page(
     collection text, query text, size integer DEFAULT 10, cursor text DEFAULT NULL,
@@ -45,7 +46,7 @@ RETURNS TABLE (
     context text,
     next_cursor text,
     total integer)
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
