@@ -100,8 +100,8 @@ class Explanation:
     origin (what was typed, if it stands for something else), heaviest first; ``unknown_words`` are in no
     chunk. ``candidates`` is how many rows each leg was asked for; ``dense`` and ``lexical`` say how many it
     found and whether exactly, None if it did not run. ``matching`` counts the documents that the filter
-    keeps, or the chunks with all required words, None where they are not compared exactly.
-    ``milliseconds`` has the time to read, fuse, shape and show.
+    keeps, or the chunks with all required words; None where that was not counted, or they are more than are
+    compared exactly. ``milliseconds`` has the time to read, fuse, shape and show.
     """
 
     options: Mapping[str, Any]

@@ -67,7 +67,7 @@ def test_an_explanation_is_told_in_words(pgseek):
     assert code == 0, err
     assert "functoin" in out
     assert "hits must match 'result'" in out
-    assert "filter, or required words: 2 match" in out
+    assert "filter, or required words: 2 match, and are compared exactly" in out
     assert "dense leg: 1 of 100 candidates, exactly" in out
     code, out, _ = pgseek("explain", "docs", "cache", "--json")
     assert (code, json.loads(out)["hits"][0]["external_id"]) == (0, "lru_cache")

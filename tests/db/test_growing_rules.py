@@ -266,7 +266,7 @@ def test_the_statement_that_a_search_runs_keeps_its_legs_apart(filled, options):
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        (" LIMIT $4),\n        dense_ranked", "),\n        dense_ranked", "dense does not limit"),
+        (" LIMIT $19),\n        dense_ranked", "),\n        dense_ranked", "dense does not limit"),
         ("AS distance", "AS distance, row_number() OVER () AS place", "dense gives places where it limits"),
         ("FROM dense r)", "FROM candidates r)", "dense is not given places by a second step"),
         ("AS distance", "AS distance, e.embedding", "dense carries the vectors"),

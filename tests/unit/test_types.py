@@ -164,6 +164,7 @@ def test_every_public_value_is_among_the_frozen_ones():
         "IngestReport",
         "Located",
         "Match",
+        "MetadataIndex",
         "Passage",
         "ProbeReport",
         "QueueFailure",

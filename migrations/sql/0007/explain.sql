@@ -2,9 +2,9 @@
 -- Arguments:  as of search(); options has all others of its arguments by name, such as '{"k": 5, "alpha": 0.7}'
 -- Returns:    an object: options (those in force), space, words (lexeme, chunks that have it, weight, origin),
 --             unknown_words, restriction, candidates per leg, dense and lexical (rows found; whether exactly), matching
---             (documents that the filter keeps, or chunks with the required words, where they were few enough to be
---             compared exactly), fused (candidates, if the ranking was shaped after the fusion), degraded, milliseconds (reading,
---             fusing, shaping, showing), hits (as search() returns them, without texts)
+--             (documents that the filter keeps, or chunks with the required words; null where nothing was counted, or
+--             more than are compared exactly), fused (candidates, if the ranking was shaped after the fusion), degraded,
+--             milliseconds (reading, fusing, shaping, showing), hits (as search() returns them, without texts)
 -- Errors:     see search()
 -- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile, as search(). It writes nothing and runs on a read-only standby.

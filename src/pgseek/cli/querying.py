@@ -151,8 +151,7 @@ def _print_explanation(found: Explanation) -> None:
             exactly = "exactly" if brought["exact"] else "by an index, or in part"
             out.print(f"{leg} leg: {brought['found']} of {found.candidates} candidates, {exactly}")
     if found.matching is not None:
-        many = f"{found.matching:,}" if found.matching <= 10_000 else "more than 10,000"
-        out.print(f"filter, or required words: {many} match")
+        out.print(f"filter, or required words: {found.matching:,} match, and are compared exactly")
     if found.degraded is not None:
         out.print(f"degraded: {escape(found.degraded)}", soft_wrap=True)
     parts = ", ".join(f"{name} {value:.1f}" for name, value in found.milliseconds.items())
