@@ -44,6 +44,7 @@ from pgseek.embedders.base import Embedder
 from pgseek.embedders.limits import Spending
 from pgseek.errors import CollectionNotFound, EmbedderError, InvalidInput, PgseekError, SpaceMismatch
 from pgseek.evaluation import spaces as comparing
+from pgseek.evaluation.calibration import Calibration
 from pgseek.evaluation.measures import DEFAULT_MEASURES
 from pgseek.expansion import Expansion, as_expansion
 from pgseek.filters import Filter, to_jsonpath
@@ -1223,6 +1224,14 @@ class AsyncCollection:
         are no chunks. ``reweigh`` sets it to 1 by rewriting the chunks; writers wait meanwhile.
         """
         return await self._client._run(collection_scripts.refresh_statistics(self._info, reweigh))
+
+    async def set_calibration(self, calibration: Calibration | None) -> None:
+        """Have the hits of the active space tell their ``relevance`` from now on; None ends that.
+
+        See `pgseek.evaluation.calibrate`. Another space, or another model, needs a calibration of its own.
+        """
+        values = None if calibration is None else calibration.to_json()
+        await self._client._run(space_scripts.set_calibration(await self._renew(), values))
 
     async def _follow(self, make: Callable[[CollectionInfo], Script[T]]) -> T:
         """Run a script for the collection; if it is gone, for the one that took its name."""

@@ -294,3 +294,12 @@ def drop_tables(space_ids: Sequence[int]) -> Script[None]:
     """Drop the tables of spaces."""
     for space_id in space_ids:
         yield from fetch(SQL("DROP TABLE IF EXISTS {}").format(table_of(space_id)))
+
+
+def set_calibration(info: CollectionInfo, values: Mapping[str, float] | None) -> Script[None]:
+    """Store by what numbers the relevance of a hit is estimated, or that it is not."""
+    yield from fetch(
+        "UPDATE pgseek.embedding_spaces SET searching = (searching - 'calibration') || %s WHERE space_id = %s"
+        " RETURNING space_id",
+        [Jsonb({} if values is None else {"calibration": dict(values)}), info.space_id],
+    )

@@ -164,7 +164,6 @@ def test_a_reranker_that_fails_is_an_error_or_leaves_the_fused_order(docs, caplo
         ({"reranker": Recording(), "rerank_top": 10_001}, "1 to 10,000"),
         ({"reranker": Recording(), "rerank_budget": 0}, "rerank_budget is 0"),
     ],
-    ids=str,
 )
 def test_wrong_arguments_are_named(docs, given, message):
     with pytest.raises(InvalidInput, match=message):

@@ -11,6 +11,7 @@ Measures and comparisons need the extra ``eval``: pip install 'pgseek[eval]'.
 from __future__ import annotations
 
 from pgseek.evaluation.beir import Beir, read_beir
+from pgseek.evaluation.calibration import Bin, Calibration, calibrate
 from pgseek.evaluation.compare import Comparison, compare, holm, permutation_p
 from pgseek.evaluation.experiment import Evaluation, ModeResult, Plan, evaluate
 from pgseek.evaluation.measures import DEFAULT_MEASURES, score
@@ -24,6 +25,8 @@ __all__ = [
     "DEFAULT_MEASURES",
     "DEFAULT_MODES",
     "Beir",
+    "Bin",
+    "Calibration",
     "Comparison",
     "EmbeddingCost",
     "Evaluation",
@@ -37,6 +40,7 @@ __all__ = [
     "Run",
     "SpaceComparison",
     "SpaceRun",
+    "calibrate",
     "choose_modes",
     "compare",
     "evaluate",

@@ -4,7 +4,7 @@
 --             options        see read_options()
 --             recheck        a filter that the documents must meet now; NULL for none
 -- Returns:    see search(). relevance is 1 / (1 + exp(-(bias + dense * dense_score + lexical * share))), with the
---             collection's calibration, where share is the lexical score over the most that the query's words could
+--             space's calibration, where share is the lexical score over the most that the query's words could
 --             bring; NULL without a calibration.
 -- Ordering:   place.
 -- Volatility: stable. Index: primary keys of chunks and documents.
@@ -53,7 +53,9 @@ DECLARE
     highlight CONSTANT text[] := ARRAY[options -> 'highlight' ->> 0, options -> 'highlight' ->> 1];
     passages CONSTANT integer := options ->> 'passages';
     neighbours CONSTANT integer := options ->> 'neighbours';
-    calibration CONSTANT jsonb := CASE WHEN with_weights THEN of_collection.settings -> 'calibration' END;
+    calibration CONSTANT jsonb := CASE WHEN with_weights AND coalesce((options ->> 'calibrated')::boolean, true) THEN (
+        SELECT s.searching -> 'calibration' FROM pgseek.embedding_spaces s
+         WHERE s.space_id = coalesce((options ->> 'space')::integer, of_collection.active_space_id)) END;
     most CONSTANT double precision := (SELECT nullif(sum(u.weight), 0) FROM unnest(terms.weights) AS u (weight));
     -- Per lexeme, the vector that asks for it alone.
     alone CONSTANT @vector@.sparsevec[] := (

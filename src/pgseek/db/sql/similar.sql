@@ -87,7 +87,7 @@ BEGIN
       INTO hits
       FROM (SELECT u.*, row_number() OVER (ORDER BY u.place) AS n FROM unnest(ranking.hits) AS u
              WHERE u.document_id <> own ORDER BY n LIMIT k) AS h;
-    RETURN QUERY SELECT s.* FROM pgseek.show(of_collection, hits, ranking.fused, terms, complete,
+    RETURN QUERY SELECT s.* FROM pgseek.show(of_collection, hits, ranking.fused, terms, complete || '{"calibrated": false}',
         CASE WHEN vector IS NULL AND ranking.degraded IS NOT NULL THEN 'lexical only: the document has no embedding yet'
         ELSE ranking.degraded END) AS s;
 END
