@@ -70,6 +70,7 @@ READING = {
     " ORDER BY s.space_id",
     "nearest": "SELECT n.* FROM (SELECT embedding FROM pgseek.embeddings_1 ORDER BY document_id, ordinal LIMIT 1)"
     " AS one, pgseek.nearest(1, one.embedding, 3) AS n",
+    "query_kind": "SELECT pgseek.query_kind('how do I cache')",
     "seconds": """SELECT pgseek.seconds('"2026-02-30T10:00:00+02:00"')""",
     "boost": """SELECT pgseek.boost('{"year": 2020}', '[{"when": "$.year > 2000", "factor": 2}]', 'epoch')""",
     "read_options": f"SELECT pgseek.read_options({_DOCS}, '{{}}')",

@@ -42,6 +42,7 @@ FUNCTIONS = (
     "matching_documents",
     "bm25_candidates",
     "begin_walk",
+    "query_kind",
     "seconds",
     "boost",
     "read_options",

@@ -82,6 +82,7 @@ from pgseek.steps import (
 )
 from pgseek.syncing import Sync
 from pgseek.types import (
+    Alpha,
     CacheStats,
     CollectionInfo,
     Document,
@@ -539,7 +540,7 @@ class Collection:
         query: str,
         *,
         k: int = 10,
-        alpha: float | None = None,
+        alpha: Alpha | None = None,
         fusion: Fusion | None = None,
         lexical: Lexical | None = None,
         filter: Filter | None = None,  # noqa: A002 (the field's word)
@@ -577,16 +578,16 @@ class Collection:
     ) -> list[Hit]:
         """Return the best ``k`` chunks, best first; ties by document id, then ordinal.
 
-        None means the collection's setting. ``alpha`` in 0..1 weighs the dense leg (fusion
-        'weighted'). ``filter`` is an expression such as ``F("year") >= 2020``, a mapping such as
-        ``{"year": {"$gte": 2020}}`` or a jsonpath predicate. ``query_embedding`` of shape (dimensions,)
-        spares embedding the query; ``model`` (provider:model) says what made it, and the database refuses
-        it if that is another. ``syntax``
-        'web' reads "phrases", +required, -excluded and prefix*; 'plain' takes every sign for text.
-        ``typos`` corrects words that no document has. ``budget`` is in milliseconds: past them BM25
-        answers in its approximate form, and the hits say so in ``degraded``. With ``collapse`` each
-        document appears once, with the best of its rows. ``space`` searches another embedding space than the
-        active one, which must be ready. The other options are those of `Search`, which says more of each.
+        None means the collection's setting. ``alpha`` in 0..1 weighs the dense leg (fusion 'weighted');
+        'auto' leaves that to the kind of query. ``filter`` is an expression such as ``F("year") >= 2020``,
+        a mapping such as ``{"year": {"$gte": 2020}}`` or a jsonpath predicate. ``query_embedding`` of shape
+        (dimensions,) spares embedding the query; ``model`` (provider:model) says what made it, and the
+        database refuses it if that is another. ``syntax`` 'web' reads "phrases", +required, -excluded and
+        prefix*; 'plain' takes every sign for text. ``typos`` corrects words that no document has.
+        ``budget`` is in milliseconds: past them BM25 answers in its approximate form, and the hits say so
+        in ``degraded``. With ``collapse`` each document appears once, with the best of its rows. ``space``
+        searches another embedding space than the active one, which must be ready. The other options are
+        those of `Search`, which says more of each.
 
         ``on_embedder_error`` 'lexical' searches by words alone where the query cannot be embedded: each hit
         says so in ``degraded``, and the log once. ``timeout``, in seconds, is for all that the search does,
@@ -754,7 +755,7 @@ class Collection:
         id: str,  # noqa: A002 (the caller's id)
         *,
         k: int = 10,
-        alpha: float | None = None,
+        alpha: Alpha | None = None,
         fusion: Fusion | None = None,
         filter: Filter | None = None,  # noqa: A002
         boosts: Sequence[Mapping[str, Any]] = (),
@@ -1058,7 +1059,7 @@ class Collection:
         qrels: Mapping[str, Mapping[str, int]] | None = None,
         *,
         k: int = 10,
-        alpha: float | None = None,
+        alpha: Alpha | None = None,
         measures: Sequence[str] = DEFAULT_MEASURES,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> comparing.SpaceComparison:

@@ -116,6 +116,8 @@ def default_settings(identity: EmbedderIdentity, **given: Any) -> dict[str, Any]
     if unknown:
         raise InvalidInput(f"setting {unknown[0]!r} is unknown; known are {', '.join(settings)}")
     settings.update({name: value for name, value in given.items() if value is not None})
+    if settings["alpha"] == "auto":
+        settings.update(alpha=fused.alpha, fusion="auto")
     check_chunking(settings["chunk_size"], settings["chunk_overlap"], settings["section_size"])
     _settle_granularity(settings)
     if settings["long_texts"] not in LONG_TEXTS:

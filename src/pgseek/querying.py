@@ -96,15 +96,19 @@ class Facets:
 class Explanation:
     """How a search came to its hits.
 
-    ``options`` are those in force. ``words`` are mappings with lexeme, chunks (that have it), weight and
-    origin (what was typed, if it stands for something else), heaviest first; ``unknown_words`` are in no
-    chunk. ``candidates`` is how many rows each leg was asked for; ``dense`` and ``lexical`` say how many it
-    found and whether exactly, None if it did not run. ``matching`` counts the documents that the filter
-    keeps, or the chunks with all required words; None where that was not counted, or they are more than are
-    compared exactly. ``milliseconds`` has the time to read, fuse, shape and show.
+    ``options`` are those asked for; with fusion 'auto' ``kind`` is that of the query, 'question',
+    'identifier', 'short' or 'other'; ``alpha`` is what was used, None with fusion 'rrf'. ``words`` are
+    mappings with lexeme, chunks (that have it), weight and origin (what was typed, if it stands for
+    something else), heaviest first; ``unknown_words`` are in no chunk. ``candidates`` is how many rows each
+    leg was asked for; ``dense`` and ``lexical`` say how many it found and whether exactly, None if it did
+    not run. ``matching`` counts the documents that the filter keeps, or the chunks with all required words;
+    None where that was not counted, or they are more than are compared exactly. ``milliseconds`` has the
+    time to read, fuse, shape and show.
     """
 
     options: Mapping[str, Any]
+    kind: str | None
+    alpha: float | None
     space: str
     words: Sequence[Mapping[str, Any]]
     unknown_words: Sequence[str]
@@ -203,6 +207,9 @@ def _options(request: Search) -> dict[str, Any]:
     given = {name: getattr(request, name) for name, usual in _DEFAULTS.items()}
     # What k is by default differs from function to function.
     changed = {name: value for name, value in given.items() if name == "k" or value != _DEFAULTS[name]}
+    if changed.get("alpha") == "auto":
+        del changed["alpha"]
+        changed["fusion"] = "auto"
     if "boosts" in changed:
         changed["boosts"] = [dict(one) for one in request.boosts]
     return changed

@@ -253,6 +253,8 @@ def search_with(
 def _options(request: Search) -> dict[str, Any]:
     """Return the arguments of the SQL function that are fields of the request, in its types."""
     given = {name: getattr(request, name) for name in _OPTIONS}
+    if request.alpha == "auto":
+        given.update(alpha=None, fusion="auto")
     for name in _NUMBERS:
         given[name] = None if given[name] is None else float(given[name])
     given["highlight"] = list(request.highlight)

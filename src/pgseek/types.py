@@ -17,7 +17,8 @@ from pgseek.vectors import Metric, Storage, VectorIndex
 CollectionId = NewType("CollectionId", int)
 SpaceId = NewType("SpaceId", int)
 
-Fusion = Literal["weighted", "rrf"]
+Fusion = Literal["weighted", "rrf", "auto"]
+Alpha = float | Literal["auto"]
 Lexical = Literal["bm25", "ts_rank_cd", "ts_rank"]
 Normalization = Literal["max", "minmax"]
 Syntax = Literal["web", "plain"]
@@ -33,7 +34,7 @@ ProbeOutcome = Literal["same", "changed", "failed", "not probed"]
 OnEmbedderError = Literal["raise", "lexical"]
 ON_EMBEDDER_ERROR: tuple[OnEmbedderError, ...] = ("raise", "lexical")
 Kind = Literal["chunk", "document", "question", "summary"]
-FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf")
+FUSIONS: tuple[Fusion, ...] = ("weighted", "rrf", "auto")
 LEXICALS: tuple[Lexical, ...] = ("bm25", "ts_rank_cd", "ts_rank")
 NORMALIZATIONS: tuple[Normalization, ...] = ("max", "minmax")
 INPUT_TYPES: tuple[InputType, ...] = ("document", "query")
@@ -215,15 +216,15 @@ class SearchReport:
 class Search:
     """A search request, checked on construction. None means the collection's own setting.
 
-    ``k`` hits are returned (1..10,000). ``alpha`` in 0..1 is the weight of the dense leg in the
-    weighted fusion; 0 and 1 run one leg only. ``candidates`` rows are taken from each leg
-    (at least ``k``). ``rrf_k`` is RRF's constant. ``filter`` is as `Collection.search` takes it.
-    ``normalization`` 'minmax' suits embedders whose cosines lie close together, 'max' others.
-    ``syntax`` 'web' reads "phrases", +required, -excluded and prefix*; 'plain' reads words only.
-    ``typos`` replaces words that no document has by the likeliest ones that some have.
-    ``budget`` is in milliseconds: past them BM25 answers in its approximate form and says so.
-    With ``collapse`` each document appears once, with its best row. ``space`` is the number of another
-    space to search, which must be ready. ``ef_search`` (1..1,000; HNSW), ``probes`` (1..32,768; IVFFlat) and
+    ``k`` hits are returned (1..10,000). ``alpha`` in 0..1 is the weight of the dense leg in the weighted
+    fusion; 0 and 1 run one leg only; 'auto', or the fusion 'auto', leaves it to the kind of query.
+    ``candidates`` rows are taken from each leg (at least ``k``). ``rrf_k`` is RRF's constant. ``filter`` is
+    as `Collection.search` takes it. ``normalization`` 'minmax' suits embedders whose cosines lie close
+    together, 'max' others. ``syntax`` 'web' reads "phrases", +required, -excluded and prefix*; 'plain'
+    reads words only. ``typos`` replaces words that no document has by the likeliest ones that some have.
+    ``budget`` is in milliseconds: past them BM25 answers in its approximate form and says so. With
+    ``collapse`` each document appears once, with its best row. ``space`` is the number of another space to
+    search, which must be ready. ``ef_search`` (1..1,000; HNSW), ``probes`` (1..32,768; IVFFlat) and
     ``rerank`` (1..100; indexes of less than whole vectors) make the dense leg surer and slower.
 
     ``boosts`` multiply scores by what the metadata says; the forms are those of SQL's ``pgseek.boost``:
@@ -238,7 +239,7 @@ class Search:
 
     query: str
     k: int = 10
-    alpha: float | None = None
+    alpha: Alpha | None = None
     fusion: Fusion | None = None
     lexical: Lexical | None = None
     filter: Any = None
@@ -268,13 +269,20 @@ class Search:
     def __post_init__(self) -> None:
         _check_query(self.query)
         _check_whole("k", self.k, MAX_K)
-        if self.alpha is not None and not (_is_number(self.alpha) and 0 <= self.alpha <= 1):
-            raise InvalidInput(f"alpha is {self.alpha!r}, but must lie in 0..1 (1 is dense only)")
+        weighed = _is_number(self.alpha) and 0 <= self.alpha <= 1
+        if not (self.alpha is None or self.alpha == "auto" or weighed):
+            raise InvalidInput(
+                f"alpha is {self.alpha!r}, but must lie in 0..1 (1 is dense only), or be 'auto'"
+            )
         _check_choice("fusion", self.fusion, FUSIONS)
         if self.fusion == "rrf" and self.alpha is not None:
             raise InvalidInput(
                 f"alpha is {self.alpha!r} with fusion 'rrf', which has no weights; "
                 "leave alpha out or use fusion 'weighted'"
+            )
+        if self.fusion == "auto" and self.alpha not in (None, "auto"):
+            raise InvalidInput(
+                f"alpha is {self.alpha!r} with fusion 'auto', which chooses it; leave one of them out"
             )
         _check_choice("lexical", self.lexical, LEXICALS)
         _check_choice("normalization", self.normalization, NORMALIZATIONS)

@@ -1,6 +1,6 @@
 -- Purpose:    how a search comes to its hits: what was read of the query, what each leg brought, what took how long.
 -- Arguments:  as of search(); options has all others of its arguments by name, such as '{"k": 5, "alpha": 0.7}'
--- Returns:    an object: options (those in force), space, words (lexeme, chunks that have it, weight, origin),
+-- Returns:    an object: options (as asked for), kind (with fusion 'auto', see query_kind()), alpha (that was used), space, words (lexeme, chunks that have it, weight, origin),
 --             unknown_words, restriction, candidates per leg, dense and lexical (rows found; whether exactly), matching
 --             (documents that the filter keeps, or chunks with the required words; null where nothing was counted, or
 --             more than are compared exactly), fused (candidates, if the ranking was shaped after the fusion), degraded,

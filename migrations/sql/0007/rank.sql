@@ -25,8 +25,9 @@ DECLARE
     deepest CONSTANT integer := 10000;
     started CONSTANT timestamptz := clock_timestamp();
     space CONSTANT integer := options ->> 'space';
-    fusion CONSTANT text := options ->> 'fusion';
-    alpha CONSTANT double precision := options ->> 'alpha';
+    fusion text := options ->> 'fusion';
+    alpha double precision := options ->> 'alpha';
+    kind text;
     budget CONSTANT double precision := options ->> 'budget';
     depth CONSTANT integer := options ->> 'depth';
     collapse CONSTANT boolean := options ->> 'collapse';
@@ -51,6 +52,14 @@ BEGIN
     END IF;
     IF length(query) > 20000 THEN
         RAISE EXCEPTION 'the query has % characters, but at most 20000 are allowed', length(query) USING ERRCODE = 'PGS02';
+    END IF;
+
+    IF fusion = 'auto' THEN
+        -- Measured with benchmarks/understanding.py: what the setting is for a short query, others move from.
+        kind := pgseek.query_kind(query);
+        fusion := 'weighted';
+        alpha := least(1, alpha * CASE kind WHEN 'question' THEN 4 / 3.0 WHEN 'identifier' THEN 1 / 2.0 WHEN 'short' THEN 1 ELSE 2 / 3.0 END);
+        options := options || jsonb_build_object('fusion', fusion, 'alpha', alpha);
     END IF;
 
     -- The dense leg: whether it can run, and with which vector.
@@ -134,6 +143,8 @@ BEGIN
     degraded := nullif(degraded, '');
     IF (options ->> 'about')::boolean THEN
         about := jsonb_build_object(
+            'kind', kind,
+            'alpha', CASE WHEN fusion = 'weighted' THEN alpha END,
             'space', pgseek.describe_space(of_space.space_id),
             'words', coalesce((SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('lexeme', u.lexeme, 'chunks', u.chunks,
                 'weight', round(u.weight::numeric, 4), 'origin', u.origin)) ORDER BY u.weight DESC, u.lexeme)

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 import typer
 from rich.markup import escape
 
+from pgseek.cli.documents import parse_alpha
 from pgseek.cli.output import out, print_json, table
 from pgseek.cli.state import state_of
 from pgseek.embedders.base import Embedder
@@ -79,9 +80,9 @@ def create(
         typer.Option(help="such as hnsw,m=32, ivfflat, binary, prefix=256 or none"),
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="weight of the dense leg, 0..1; default: the embedder's")
+        str | None, typer.Option(help="weight of the dense leg, 0..1, or auto; default: the embedder's")
     ] = None,
-    fusion: Annotated[str | None, typer.Option(help="weighted or rrf")] = None,
+    fusion: Annotated[str | None, typer.Option(help="weighted, rrf or auto")] = None,
     normalization: Annotated[str | None, typer.Option(help="max or minmax; default: the embedder's")] = None,
     k1: Annotated[float | None, typer.Option(help="BM25's k1; default 1.2")] = None,
     b: Annotated[float | None, typer.Option(help="BM25's b, 0..1; default 0.75")] = None,
@@ -124,7 +125,7 @@ def create(
             storage=cast("Storage | None", storage),
             index=index,
             long_texts=long_texts,
-            alpha=alpha,
+            alpha=parse_alpha(alpha),
             fusion=fusion,
             normalization=normalization,
             k1=k1,

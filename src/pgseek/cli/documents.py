@@ -22,6 +22,10 @@ from pgseek.types import SearchReport
 
 Name = Annotated[str, typer.Argument(metavar="COLLECTION")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Alpha = Annotated[
+    str | None,
+    typer.Option(help="weight of the dense leg, 0..1: 1 is dense only; auto leaves it to the kind of query"),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,10 +39,8 @@ def search(
     collection: Name,
     query: str,
     k: Annotated[int, typer.Option("-k", help="hits returned, 1..10,000")] = 10,
-    alpha: Annotated[
-        float | None, typer.Option(help="weight of the dense leg, 0..1; 0 lexical only, 1 dense only")
-    ] = None,
-    fusion: Annotated[str | None, typer.Option(help="weighted or rrf")] = None,
+    alpha: Alpha = None,
+    fusion: Annotated[str | None, typer.Option(help="weighted, rrf or auto")] = None,
     lexical: Annotated[str | None, typer.Option(help="bm25, ts_rank_cd or ts_rank")] = None,
     filters: Annotated[
         list[str] | None,
@@ -119,7 +121,7 @@ def search(
         hits = client.collection(collection).search(
             query,
             k=k,
-            alpha=alpha,
+            alpha=parse_alpha(alpha),
             fusion=cast("Any", fusion),
             lexical=cast("Any", lexical),
             filter=parse_filters(filters or []),
@@ -157,6 +159,16 @@ def search(
         print_hits(hits, explain=explain)
         if explain:
             print_stages(reports[0])
+
+
+def parse_alpha(given: str | None) -> Any:
+    """Return the number that is given, or 'auto'. Raises `InvalidInput`."""
+    if given is None or given == "auto":
+        return given
+    try:
+        return float(given)
+    except ValueError as error:
+        raise InvalidInput(f"--alpha {given!r} is neither a number in 0..1 nor auto") from error
 
 
 def parse_boosts(given: list[str]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.markup import escape
 
-from pgseek.cli.documents import Json, Name, parse_filters
+from pgseek.cli.documents import Alpha, Json, Name, parse_alpha, parse_filters
 from pgseek.cli.output import err, out, print_hits, print_json, table
 from pgseek.cli.state import state_of
 from pgseek.querying import Explanation, Facets
@@ -19,7 +19,6 @@ Filters = Annotated[
         "--filter", help="key=value, a JSON object, or a jsonpath predicate ($…); all given ones must hold"
     ),
 ]
-Alpha = Annotated[float | None, typer.Option(help="weight of the dense leg, 0..1")]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +39,7 @@ def page(
     as_json: Json = False,
 ) -> None:
     """Search in pages: one ranking, whose hits stay on their pages while documents are written."""
-    request = Search(query, k=k, alpha=alpha, filter=parse_filters(filters or []))
+    request = Search(query, k=k, alpha=parse_alpha(alpha), filter=parse_filters(filters or []))
     with state_of(context).client() as client:
         found = client.collection(collection).search_page(request, size=size, cursor=cursor)
     if as_json:
@@ -91,7 +90,7 @@ def similar(
     """Find the documents most like a stored one."""
     with state_of(context).client() as client:
         hits = client.collection(collection).similar(
-            id, k=k, alpha=alpha, filter=parse_filters(filters or []), diversity=diversity
+            id, k=k, alpha=parse_alpha(alpha), filter=parse_filters(filters or []), diversity=diversity
         )
     if as_json:
         print_json(hits)
@@ -109,7 +108,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Tell how a search comes about: its words, what each leg brought, and what took how long."""
-    request = Search(query, k=k, alpha=alpha, filter=parse_filters(filters or []))
+    request = Search(query, k=k, alpha=parse_alpha(alpha), filter=parse_filters(filters or []))
     with state_of(context).client() as client:
         found = client.collection(collection).explain(request)
     if as_json:
@@ -144,6 +143,8 @@ def _print_explanation(found: Explanation) -> None:
         out.print(f"in no chunk: {escape(', '.join(found.unknown_words))}", soft_wrap=True)
     if found.restriction is not None:
         out.print(f"hits must match {escape(found.restriction)}", soft_wrap=True)
+    if found.kind is not None:
+        out.print(f"a query of the kind {found.kind}: alpha {found.alpha:.2f}")
     for leg, brought in (("dense", found.dense), ("lexical", found.lexical)):
         if brought is None:
             out.print(f"{leg} leg: did not run")

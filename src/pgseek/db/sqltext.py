@@ -52,6 +52,7 @@ FUNCTIONS = (
     "end_walk",
     "nearest",
     "live_spaces",
+    "query_kind",
     "seconds",
     "boost",
     "read_options",

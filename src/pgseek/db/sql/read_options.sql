@@ -67,8 +67,9 @@ BEGIN
         RAISE EXCEPTION 'alpha is %, but must lie in 0..1', alpha
             USING ERRCODE = 'PGS02', HINT = '1 is the dense leg alone, 0 the lexical leg alone';
     END IF;
-    IF o ->> 'fusion' = 'rrf' AND alpha IS NOT NULL THEN
-        RAISE EXCEPTION 'alpha is % with fusion ''rrf'', which has no weights', alpha
+    IF o ->> 'fusion' IN ('rrf', 'auto') AND alpha IS NOT NULL THEN
+        RAISE EXCEPTION 'alpha is % with fusion %', alpha, CASE o ->> 'fusion' WHEN 'rrf' THEN '''rrf'', which has no weights'
+            ELSE '''auto'', which chooses it' END
             USING ERRCODE = 'PGS02', HINT = 'leave alpha out or use fusion => ''weighted''';
     END IF;
     o := o || jsonb_build_object(
@@ -81,8 +82,8 @@ BEGIN
         'typos', coalesce((o ->> 'typos')::boolean, true),
         'collapse', coalesce((o ->> 'collapse')::boolean, (settings ->> 'collapse')::boolean, false),
         'diversity', coalesce((o ->> 'diversity')::double precision, 0));
-    IF o ->> 'fusion' NOT IN ('weighted', 'rrf') THEN
-        RAISE EXCEPTION 'fusion is %, but must be ''weighted'' or ''rrf''', quote_literal(o ->> 'fusion') USING ERRCODE = 'PGS02';
+    IF o ->> 'fusion' NOT IN ('weighted', 'rrf', 'auto') THEN
+        RAISE EXCEPTION 'fusion is %, but must be ''weighted'', ''rrf'' or ''auto''', quote_literal(o ->> 'fusion') USING ERRCODE = 'PGS02';
     END IF;
     IF o ->> 'lexical' NOT IN ('bm25', 'ts_rank_cd', 'ts_rank') THEN
         RAISE EXCEPTION 'lexical is %, but must be ''bm25'', ''ts_rank_cd'' or ''ts_rank''', quote_literal(o ->> 'lexical') USING ERRCODE = 'PGS02';
