@@ -684,3 +684,31 @@ def test_a_role_without_a_tenant_of_its_own_chooses_by_the_setting(places):
         with places.session("reader", tenant, bound=False) as session:
             assert outcome(session, "SELECT name FROM pgseek.collections") == [[name]]
             assert outcome(session, "SELECT pgseek.tenant()") == [[tenant]]
+
+
+def test_a_cursor_that_was_made_up_shows_nothing_of_others(places):
+    """A cursor holds a ranking, and is the caller's to write."""
+    calibrated = "UPDATE pgseek.embedding_spaces SET searching = %s WHERE space_id = %s"
+    rows(
+        places.dsn,
+        calibrated,
+        ['{"calibration": {"bias": 1, "dense": 2, "lexical": 3}}', places.other["space"]],
+    )
+    options = json.dumps({"k": 100, "space": places.other["space"]})
+    craft = (
+        "WITH complete AS (SELECT pgseek.read_options(c, %(options)s) AS o, c FROM pgseek.collections c)"
+        " SELECT translate(encode(convert_to(jsonb_build_object('total', 2, 'asked', md5(jsonb_build_array("
+        "(c).collection_id, 'cache', o - '{snippets,highlight,neighbours,budget}'::text[])::text), 'hits', jsonb_build_array("
+        "jsonb_build_array(pgseek.document_id('plan'), 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, null),"
+        "jsonb_build_array(pgseek.document_id('lru_cache'), 0, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, null)))::text, 'UTF8'),"
+        " 'base64'), E'\\n', '') AS cursor FROM complete"
+    )
+    with places.session() as session:
+        (row,) = session.execute(craft, {"options": options}).fetchall()
+        found = outcome(
+            session,
+            "SELECT external_id, relevance FROM pgseek.search_page('docs', 'cache', 10, %s, options => %s)",
+            [row["cursor"], options],
+        )
+    rows(places.dsn, calibrated, ["{}", places.other["space"]])
+    assert found == [["lru_cache", None]]
