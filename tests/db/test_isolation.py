@@ -96,7 +96,11 @@ def places(module_dsn, server_dsn):
             rows(dsn, "INSERT INTO pgseek.tenant_roles VALUES (%s, %s)", [name, key.split("_")[0]])
     for tenant, name, documents in (("acme", "docs", CORPUS), ("beta", "secrets", SECRETS)):
         with Client(dsn, tenant=tenant) as owner:
-            owner.create_collection(name, embedder=CountingEmbedder()).ingest(documents)
+            collection = owner.create_collection(name, embedder=CountingEmbedder())
+            collection.ingest(documents)
+            # Filters on these are put into the words of a statement.
+            for field, of_type in (("a", "text"), ("year", "number")) if tenant == "acme" else ():
+                collection.index_metadata(field, of_type)
     made = Places(dsn, logins)
     for tenant, name in (("acme", "docs"), ("beta", "secrets")):
         with made.client("writer", tenant) as client:
@@ -299,8 +303,10 @@ BY_ID = {
     " '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')",
     "erase_documents": "SELECT pgseek.erase_documents({collection}, ARRAY[pgseek.document_id('plan')])",
     "expand_prefix": "SELECT * FROM pgseek.expand_prefix({collection}, '{{english}}', 'zyzz')",
+    "filter_conditions": "SELECT pgseek.filter_conditions({collection}, '$.secret == \"yes\"')",
     "is_of_tenant": "SELECT pgseek.is_of_tenant({collection})",
     "live_spaces": "SELECT * FROM pgseek.live_spaces({collection})",
+    "matching_documents": "SELECT pgseek.matching_documents({collection}, '$.secret == \"yes\"')",
     "mirror_documents": "SELECT pgseek.mirror_documents({collection}, ARRAY[pgseek.document_id('plan')])",
     "misplaced_chunks": "SELECT * FROM pgseek.misplaced_chunks({collection}, pgseek.document_id('plan'), 'x')",
     "nearest": "SELECT * FROM pgseek.nearest({space}, '[1,0,0,0,0,0,0,0]')",
@@ -475,7 +481,11 @@ TEXTS = ("text", "bytea", "text[]")
 
 def test_the_planner_knows_no_texts_and_so_tells_none(places):
     """Estimates come from common values and bounds between values, which whoever asks often enough reads off."""
-    with places.session() as session:
+    number = places.other["collection"]
+    owner = Client(places.dsn, tenant="beta")
+    secrets = owner.collection("secrets", embedder=CountingEmbedder())
+    secrets.index_metadata("secret", "text")
+    with owner, places.session() as session:
 
         def estimate(condition):
             (row,) = session.execute(f"EXPLAIN (FORMAT json) SELECT FROM pgseek.{condition}").fetchall()
@@ -485,6 +495,14 @@ def test_the_planner_knows_no_texts_and_so_tells_none(places):
             ("documents", "external_id", "more7", "zzz"),
             ("documents", "title", "Operation Zyzzogeton", "zzz"),
             ("chunks", "text", SECRETS[0]["text"], "zzz"),
+            # The planner does not use what it knows of an index over some of the rows.
+            ("documents", "pgseek.metadata_text(metadata, '{secret}')", "yes", "zzz"),
+            (
+                "documents",
+                f"collection_id = {number} AND pgseek.metadata_text(metadata, '{{secret}}')",
+                "yes",
+                "zzz",
+            ),
             ("term_statistics", "lexeme", "zyzzogeton", "zzz"),
             ("collections", "name", "secrets", "zzz"),
             ("collections", "tenant", "beta", "zzz"),
@@ -493,9 +511,11 @@ def test_the_planner_knows_no_texts_and_so_tells_none(places):
             for operator in ("=", "<", ">"):
                 asked = [f"{table} WHERE {column} {operator} '{value}'" for value in (theirs, nobodys)]
                 assert estimate(asked[0]) == estimate(asked[1]), asked
+        secrets.drop_metadata_index("secret")
     kept = rows(
         places.dsn,
-        "SELECT DISTINCT s.attname FROM pg_stats s JOIN pg_attribute a ON a.attname = s.attname AND a.attrelid ="
+        "SELECT DISTINCT s.attname FROM pg_stats s JOIN pg_class c ON c.relname = s.tablename AND c.relkind = 'r'"
+        " AND c.relnamespace = 'pgseek'::regnamespace JOIN pg_attribute a ON a.attname = s.attname AND a.attrelid ="
         " format('pgseek.%%I', s.tablename)::regclass WHERE s.schemaname = 'pgseek' AND s.tablename <> 'alembic_version'"
         " AND format_type(a.atttypid, NULL) = ANY (%s)",
         [list(TEXTS)],
@@ -583,11 +603,15 @@ def test_hostile_texts_are_texts(places, text):
         for t in sorted(HOLDS_ROWS - {"embedding_cache"})
     }
     own = {document["id"] for document in CORPUS} | {"queued"}
-    as_path = '$.a == "' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    as_path = '$.a starts with "' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     with places.session("writer") as session:
         for statement, parameters in (
             ("SELECT external_id FROM pgseek.search('docs', %s)", [text]),
             ("SELECT external_id FROM pgseek.search('docs', 'function', filter => %s::jsonpath)", [as_path]),
+            (
+                "SELECT external_id FROM pgseek.search('docs', 'function', filter => %s::jsonpath)",
+                [as_path.replace("starts with", "==") + ' || $.year > 3 || $."' + as_path[17:] + " == 1"],
+            ),
             (
                 "SELECT external_id FROM pgseek.search('docs', 'function', highlight => ARRAY[%s, %s])",
                 [text, text],
@@ -660,3 +684,31 @@ def test_a_role_without_a_tenant_of_its_own_chooses_by_the_setting(places):
         with places.session("reader", tenant, bound=False) as session:
             assert outcome(session, "SELECT name FROM pgseek.collections") == [[name]]
             assert outcome(session, "SELECT pgseek.tenant()") == [[tenant]]
+
+
+def test_a_cursor_that_was_made_up_shows_nothing_of_others(places):
+    """A cursor holds a ranking, and is the caller's to write."""
+    calibrated = "UPDATE pgseek.embedding_spaces SET searching = %s WHERE space_id = %s"
+    rows(
+        places.dsn,
+        calibrated,
+        ['{"calibration": {"bias": 1, "dense": 2, "lexical": 3}}', places.other["space"]],
+    )
+    options = json.dumps({"k": 100, "space": places.other["space"]})
+    craft = (
+        "WITH complete AS (SELECT pgseek.read_options(c, %(options)s) AS o, c FROM pgseek.collections c)"
+        " SELECT translate(encode(convert_to(jsonb_build_object('total', 2, 'asked', md5(jsonb_build_array("
+        "(c).collection_id, 'cache', o - '{snippets,highlight,neighbours,budget}'::text[])::text), 'hits', jsonb_build_array("
+        "jsonb_build_array(pgseek.document_id('plan'), 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, null),"
+        "jsonb_build_array(pgseek.document_id('lru_cache'), 0, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, null)))::text, 'UTF8'),"
+        " 'base64'), E'\\n', '') AS cursor FROM complete"
+    )
+    with places.session() as session:
+        (row,) = session.execute(craft, {"options": options}).fetchall()
+        found = outcome(
+            session,
+            "SELECT external_id, relevance FROM pgseek.search_page('docs', 'cache', 10, %s, options => %s)",
+            [row["cursor"], options],
+        )
+    rows(places.dsn, calibrated, ["{}", places.other["space"]])
+    assert found == [["lru_cache", None]]

@@ -55,7 +55,9 @@ DECLARE
     neighbours CONSTANT integer := options ->> 'neighbours';
     calibration CONSTANT jsonb := CASE WHEN with_weights AND coalesce((options ->> 'calibrated')::boolean, true) THEN (
         SELECT s.searching -> 'calibration' FROM pgseek.embedding_spaces s
-         WHERE s.space_id = coalesce((options ->> 'space')::integer, of_collection.active_space_id)) END;
+         WHERE s.space_id = coalesce((options ->> 'space')::integer, of_collection.active_space_id)
+           -- A cursor is the caller's: its search may name any space.
+           AND s.collection_id = of) END;
     most CONSTANT double precision := (SELECT nullif(sum(u.weight), 0) FROM unnest(terms.weights) AS u (weight));
     -- Per lexeme, the vector that asks for it alone.
     alone CONSTANT @vector@.sparsevec[] := (
