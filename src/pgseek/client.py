@@ -1059,7 +1059,7 @@ class Collection:
         qrels: Mapping[str, Mapping[str, int]] | None = None,
         *,
         k: int = 10,
-        alpha: Alpha | None = None,
+        alpha: float | None = None,
         measures: Sequence[str] = DEFAULT_MEASURES,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> comparing.SpaceComparison:

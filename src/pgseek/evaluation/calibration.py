@@ -53,9 +53,9 @@ class Calibration:
     """The numbers of the formula, and how well they hold for queries that they were not fitted to.
 
     ``reliability`` is the curve, in bins of 0.1 without the empty ones; ``error`` is the mean distance of
-    prediction and observation over it, weighed by hits (expected calibration error, 0 is perfect); ``brier`` is
-    the mean square error of a single prediction, and ``brier_of_rate`` that of always predicting the share of
-    relevant hits. All three are by cross-validation over queries.
+    prediction and observation over it, weighed by hits (expected calibration error, 0 is perfect); ``brier``
+    is the mean square error of a single prediction, and ``brier_of_rate`` that of always predicting the share
+    of relevant hits. All three are by cross-validation over queries.
     """
 
     bias: float
