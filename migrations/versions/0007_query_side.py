@@ -41,7 +41,6 @@ FUNCTIONS = (
     "filter_conditions",
     "matching_documents",
     "bm25_candidates",
-    "begin_walk",
     "seconds",
     "boost",
     "read_options",
@@ -71,8 +70,7 @@ BEFORE = {
         "delete_document",
     ),
     "0006": (
-        "begin_walk",
-        "require_collection",
+            "require_collection",
         "describe_space",
         "check_model",
         "search",
