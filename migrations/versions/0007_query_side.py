@@ -70,7 +70,7 @@ BEFORE = {
         "delete_document",
     ),
     "0006": (
-            "require_collection",
+        "require_collection",
         "describe_space",
         "check_model",
         "search",
