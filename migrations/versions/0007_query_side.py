@@ -41,7 +41,6 @@ FUNCTIONS = (
     "filter_conditions",
     "matching_documents",
     "bm25_candidates",
-    "begin_walk",
     "query_kind",
     "seconds",
     "boost",
@@ -72,7 +71,6 @@ BEFORE = {
         "delete_document",
     ),
     "0006": (
-        "begin_walk",
         "require_collection",
         "describe_space",
         "check_model",

@@ -502,7 +502,9 @@ def test_who_does_not_own_the_tables_is_told(client, dsn):
     rows(dsn, f"CREATE ROLE {role} LOGIN")
     try:
         rows(
-            dsn, f"GRANT USAGE ON SCHEMA pgseek TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA pgseek TO {role}"
+            dsn,
+            f"GRANT USAGE ON SCHEMA pgseek TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA pgseek TO {role};"
+            f" GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgseek TO {role}",
         )
         with (
             Client(f"{dsn} user={role}") as other,

@@ -6,7 +6,7 @@
 --                         setting, else as many as are wanted, at least 100, or 250 where vectors have 256 numbers or fewer
 --             probes      lists that IVFFlat reads at first. Default: the space's setting, else four times the root of
 --                         the number of lists, at least 10
---             tuples      rows that HNSW visits at most, where conditions turn many away; at least 2,000. Default: 40,000
+--             tuples      rows that HNSW visits at most, where conditions turn many away
 -- Returns:    the settings as they were.
 -- Volatility: volatile. Literal SET LOCAL: what set_config() sets does not reach other nodes.
 CREATE OR REPLACE FUNCTION pgseek.begin_walk(
@@ -33,7 +33,7 @@ BEGIN
           WHERE c.oid = index AND o.option_name = 'lists'), 10);
     EXECUTE 'SET LOCAL hnsw.iterative_scan = relaxed_order';
     EXECUTE format('SET LOCAL hnsw.ef_search = %s', least(1000, greatest(1, ef_search)));
-    EXECUTE format('SET LOCAL hnsw.max_scan_tuples = %s', least(10000000, greatest(CASE WHEN tuples > 0 THEN greatest(tuples, 2000) ELSE 40000 END, 4 * wanted)));
+    EXECUTE format('SET LOCAL hnsw.max_scan_tuples = %s', least(10000000, greatest(tuples, 4 * wanted, 40000)));
     EXECUTE 'SET LOCAL ivfflat.iterative_scan = relaxed_order';
     EXECUTE format('SET LOCAL ivfflat.probes = %s', least(32768, greatest(1, probes)));
     -- The planner takes a table for small whose vectors lie out of line (from about 2,000 bytes on), and would read

@@ -28,9 +28,10 @@ SET jit = off
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    -- Restrictions that keep at most this many chunks are answered by an exact scan of those.
+    -- Filters that keep at most this many documents, and restrictions that keep as many chunks, are answered by an
+    -- exact scan of those.
     exact_below CONSTANT integer := 10000;
-    -- Rows that a walk past rows of no use must bring at least: its first ones are not always the nearest.
+    -- Rows that a walk past rows of no use must bring at least: some of its first may not be the nearest.
     least_walked CONSTANT integer := 100;
     of CONSTANT integer := of_collection.collection_id;
     fusion CONSTANT text := options ->> 'fusion';
@@ -49,11 +50,14 @@ DECLARE
     rerank integer := options ->> 'rerank';
     rank_function text;
     restricted text;
+    -- Conditions of the dense leg; those of a walk are values, not joins, so that its order is kept and it ends in time.
     dense_where text := '';
+    walk_where text := '';
     dense_order text;
-    -- Whether the index is walked past rows that conditions turn away, and the rows wanted from the walk.
+    -- Whether the index is walked past rows that conditions turn away, the rows wanted from the walk, and how many it passes.
     past_others boolean;
     wanted bigint;
+    passed bigint;
     dense_sql text;
     lexical_sql text;
     ranking text;
@@ -75,12 +79,13 @@ BEGIN
     restricted := pgseek.restricted(of_collection, '$10');
 
     IF filter IS NOT NULL THEN
-        among := pgseek.matching_documents(of, filter);
+        among := pgseek.matching_documents(of, filter, exact_below);
         matching := cardinality(among);
         exact_dense := with_dense AND among IS NOT NULL;
         dense_where := CASE WHEN exact_dense THEN ' AND e.collection_id = $1 AND e.document_id = ANY ($20)'
             ELSE ' AND EXISTS (SELECT FROM pgseek.documents d WHERE d.collection_id = $1'
                  ' AND d.document_id = e.document_id AND d.metadata @@ $6)' END;
+        walk_where := ' AND (SELECT d.metadata @@ $6 FROM pgseek.documents d WHERE d.collection_id = $1 AND d.document_id = e.document_id)';
     END IF;
     exact_dense := coalesce(exact_dense, false);
     IF with_dense AND terms.restriction IS NOT NULL THEN
@@ -98,6 +103,8 @@ BEGIN
                  ' AND pgseek.bm25_codes(c.collection_id, c.terms) @> $11 AND c.lexemes @@ $10' || restricted || ')'
             ELSE ' AND EXISTS (SELECT FROM pgseek.chunks c WHERE c.collection_id = $1'
                  ' AND c.document_id = e.document_id AND c.ordinal = e.ordinal AND c.lexemes @@ $10' || restricted || ')' END;
+        walk_where := walk_where || ' AND (SELECT c.lexemes @@ $10' || restricted || ' FROM pgseek.chunks c WHERE c.collection_id = $1'
+            ' AND c.document_id = e.document_id AND c.ordinal = e.ordinal)';
     END IF;
     -- Adding zero keeps the planner from walking the index for the few that match.
     IF exact_dense THEN
@@ -108,6 +115,10 @@ BEGIN
     END IF;
     past_others := dense_where <> '' AND NOT exact_dense;
     wanted := CASE WHEN past_others THEN greatest(candidates, least_walked) ELSE candidates END::bigint * rerank;
+    -- So many rows would hold those wanted if the filter kept the fewest that are not compared exactly, evenly, and half as
+    -- many again; with a restriction, more. In what a walk brings after its end, the nearest are not complete.
+    SELECT greatest(3 * wanted, CASE WHEN terms.restriction IS NULL THEN 1.5 ELSE 4 END * wanted * s.chunks / exact_below) INTO passed
+      FROM pgseek.collection_statistics s WHERE s.collection_id = of;
 
     -- Each leg limits in its own CTE; places are given in a second one, so that the first keeps its
     -- index order (and can run next to the data when the tables are distributed).
@@ -119,12 +130,15 @@ BEGIN
             dense_sql);
     END IF;
     IF past_others THEN
-        -- What a walk does not find in time, far from the query, is found by comparing all that the conditions keep.
-        dense_sql := format('WITH walked AS MATERIALIZED (%1$s) (SELECT w.document_id, w.ordinal, w.distance FROM walked w'
+        -- If too few are among the nearest rows, what lies far from the query is found by comparing all that the conditions keep.
+        dense_sql := format('WITH walked AS MATERIALIZED (SELECT e.* FROM (SELECT e.document_id, e.ordinal, %2$s AS distance'
+            ' FROM pgseek.%3$I e ORDER BY %1$s LIMIT $21) AS e WHERE true%5$s LIMIT $19) (SELECT w.document_id, w.ordinal, w.distance FROM walked w'
             ' WHERE (SELECT count(*) FROM walked) >= $19 ORDER BY w.distance, w.document_id, w.ordinal LIMIT $4)'
             ' UNION ALL (SELECT e.document_id, e.ordinal, %2$s AS distance FROM pgseek.%3$I e'
-            ' WHERE (SELECT count(*) FROM walked) < $19%4$s ORDER BY (%2$s) + 0 LIMIT $4)',
-            dense_sql, parts.distance, 'embeddings_' || of_space.space_id, dense_where);
+            ' WHERE (SELECT count(*) FROM walked) < $19%4$s%6$s ORDER BY (%2$s) + 0 LIMIT $4)',
+            dense_order, parts.distance, 'embeddings_' || of_space.space_id, dense_where, walk_where,
+            CASE WHEN filter IS NOT NULL THEN coalesce(' AND e.document_id IN (SELECT d.document_id FROM pgseek.documents d'
+                ' WHERE d.collection_id = $1' || nullif(pgseek.filter_conditions(of, filter, 'd'), '') || ')', '') ELSE '' END);
     END IF;
     lexical_sql := CASE
         WHEN lexical = 'bm25' THEN
@@ -218,13 +232,8 @@ BEGIN
     END IF;
 
     IF with_dense THEN
-        before := pgseek.begin_walk(of_space, wanted, (options ->> 'ef_search')::integer, (options ->> 'probes')::integer,
-            -- A condition that keeps few of many rows needs a longer walk. With a filter, half as long again as where it keeps
-            -- the fewest that are not compared exactly, see matching_documents(), all over the collection: past that
-            -- they do not lie near the query, and the walk would not find the nearest of them.
-            CASE WHEN past_others THEN (
-                SELECT CASE WHEN terms.restriction IS NULL THEN 1.5 * wanted * sqrt(s.chunks / 200.0) ELSE 4 * wanted * s.chunks / exact_below END
-                  FROM pgseek.collection_statistics s WHERE s.collection_id = of)::bigint END);
+        before := pgseek.begin_walk(of_space, CASE WHEN past_others THEN passed ELSE wanted END, (options ->> 'ef_search')::integer,
+            (options ->> 'probes')::integer);
     END IF;
     EXECUTE format($statement$
         WITH %1$s
@@ -238,6 +247,6 @@ BEGIN
     INTO hits, dense_found, lexical_found, exact_lexical
     USING of, query_embedding, words, candidates, asked, filter, kept, alpha, (options ->> 'rrf_k')::integer,
           terms.restriction, always, terms.dimensions, terms.weights, terms.counts, terms.required, codes,
-          (options ->> 'depth')::integer, budget, wanted, among;
+          (options ->> 'depth')::integer, budget, wanted, among, passed;
 END
 $function$;

@@ -1,15 +1,13 @@
--- Purpose:    the documents that a filter keeps, if they are so few that comparing all of them costs less than walking
---             an index of vectors past those that it does not keep.
+-- Purpose:    the documents that a filter keeps, if they are so few that all of them can be compared.
 -- Arguments:  collection_id
 --             filter         jsonpath predicate over metadata
---             most           how many are few; default: by the size of the collection, 4,500 of 100,000 chunks and
---                            14,000 of a million
+--             most           how many are few
 -- Returns:    their ids; NULL if there are more of them. A sample of the collection may decide that there are.
 -- Ordering:   none.
 -- Volatility: stable: it sets a setting and puts it back. Index: the indexes of metadata fields; for equality
 --             documents_metadata_idx (GIN). Where none answers, the documents of the collection are read until there
 --             are more than "most".
-CREATE OR REPLACE FUNCTION pgseek.matching_documents(collection_id integer, filter jsonpath, most integer DEFAULT NULL)
+CREATE OR REPLACE FUNCTION pgseek.matching_documents(collection_id integer, filter jsonpath, most integer DEFAULT 10000)
 RETURNS uuid[]
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -25,9 +23,7 @@ DECLARE
     matching integer;
     found uuid[];
 BEGIN
-    -- Comparing costs as much for each that matches as walking for each row passed, about; by measurement.
-    most := coalesce(most, least(100000, greatest(2000, sqrt(200.0 * chunks)))::integer);
-    IF chunks > 10 * most THEN
+    IF chunks > 3 * most THEN
         -- Ids are hashes: the first ones are as good a sample as any.
         SELECT count(*) INTO matching FROM (
             SELECT d.metadata FROM pgseek.documents d
