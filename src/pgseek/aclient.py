@@ -1400,9 +1400,11 @@ class AsyncRunner:
             raise translate(error, self._session.dsn) from error
 
     async def _transact(self, step: Transact) -> Any:
+        own = self._pool.timeout
+        patience = own if step.seconds is None else min(own, step.seconds)
         for attempt in counter(1):
             try:
-                async with self._pool.connection(step.seconds) as connection, connection.transaction():
+                async with self._pool.connection(patience) as connection, connection.transaction():
                     return await _drive(step.script(), partial(_perform_on, connection))
             except CONFLICTS:
                 if attempt == ATTEMPTS:

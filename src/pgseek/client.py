@@ -1387,9 +1387,11 @@ class Runner:
             raise translate(error, self._session.dsn) from error
 
     def _transact(self, step: Transact) -> Any:
+        own = self._pool.timeout
+        patience = own if step.seconds is None else min(own, step.seconds)
         for attempt in counter(1):
             try:
-                with self._pool.connection(step.seconds) as connection, connection.transaction():
+                with self._pool.connection(patience) as connection, connection.transaction():
                     return _drive(step.script(), partial(_perform_on, connection))
             except CONFLICTS:
                 if attempt == ATTEMPTS:

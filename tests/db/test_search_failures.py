@@ -12,7 +12,15 @@ import time
 import pytest
 from support import CORPUS, CountingEmbedder, rows
 
-from pgseek import AsyncClient, Client, DatabaseError, EmbedderError, InvalidInput, SearchTimeout
+from pgseek import (
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    DatabaseError,
+    EmbedderError,
+    InvalidInput,
+    SearchTimeout,
+)
 from pgseek.db.connection import connect
 from pgseek.embedders.base import PROBES
 from pgseek.errors import ConfigurationError
@@ -242,6 +250,18 @@ def test_waiting_for_a_connection_counts(docs, dsn, monkeypatch):
         ):
             own.search("cache", alpha=0, timeout=0.2)
         assert own.search("cache", alpha=0, timeout=30)[0].id == "lru_cache"
+
+
+def test_a_long_timeout_makes_nobody_wait_longer_for_a_connection(docs, dsn, monkeypatch):
+    monkeypatch.setenv("PGSEEK_POOL_SIZE", "1")
+    monkeypatch.setenv("PGSEEK_CONNECT_TIMEOUT", "1")
+    with Client(dsn) as client:
+        own = client.collection("docs", embedder=Failing())
+        with (
+            client._runner._pool.connection(),
+            pytest.raises(ConnectionFailed, match="all 1 connections are in use"),
+        ):
+            own.search("cache", alpha=0, timeout=3600)
 
 
 def test_the_asynchronous_client_keeps_the_limits_too(docs, dsn, hanging):
