@@ -128,6 +128,25 @@ def test_without_an_embedder_the_words_answer_and_every_hit_says_so(docs, caplog
     assert "zebra" not in told
 
 
+def test_an_embedder_that_cannot_be_loaded_is_one_that_fails(docs, dsn, monkeypatch, caplog):
+    def cannot(info, given):
+        raise EmbedderError("cannot load model: its weights are gone")
+
+    monkeypatch.setattr("pgseek.collections.embedder_of", cannot)
+    with Client(dsn) as client:
+        own = client.collection("docs", embedder=Failing())
+        with pytest.raises(EmbedderError, match="weights are gone"):
+            own.search("cache")
+        hits = own.search(
+            "cache", on_embedder_error="lexical", reranker=lambda query, texts: [0.0] * len(texts)
+        )
+    assert hits[0].degraded == "lexical only: cannot load model: its weights are gone"
+    assert hits[0].fused_rank == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "search of 'docs' is degraded: tests:hash@8 did not embed the query (EmbedderError)"
+    ]
+
+
 def test_degraded_is_only_what_had_to_be(docs):
     docs._embedder.works = True
     assert docs.search("cache", on_embedder_error="lexical")[0].degraded is None
