@@ -46,7 +46,7 @@ NAMES = [
 CLASSES = re.compile(r"\b(Client|Collection|Runner)\b")
 COROUTINES = (
     "close|open|create_collection|collection|list_collections|drop_collection|_run|run|info|"
-    "ingest|plan|search|search_page|facets|explain|similar|_answer|_embedding|set_calibration|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_own_generator|_own_model|_renew|_follow|_search|"
+    "ingest|plan|search|search_page|facets|explain|similar|_answer|_embedding|set_calibration|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_own_generator|_own_model|_renew|_follow|_follow_search|_search|"
     "_perform|_ask|_transact|"
     "cache_stats|prune_cache|clear_cache|work|_serve|queue_status|retry_queue|failed_documents|attach|detach|"
     "spaces|space|plan_reembed|reembed|plan_rechunk|rechunk|activate|rollback|retire|probe|compare_spaces|"
@@ -55,7 +55,7 @@ COROUTINES = (
 AWAITED = re.compile(
     r"self\._run\(|self\._serve\(|self\._client\.(?:_run|_serve|work)\(|self\.build_index\(|"
     r"self\._runner\.close\(|runner\.run\(|runner\.open\(|"
-    r"self\._pool\.(?:open|close)\(|self\._transact\(|self\._ask\(|self\.close\(|self\._own_embedder\(|self\._renew\(|self\._follow\(|self\._search\(|self\._answer\(|self\._embedding\(|"
+    r"self\._pool\.(?:open|close)\(|self\._transact\(|self\._ask\(|self\.close\(|self\._own_embedder\(|self\._renew\(|self\._follow\(|self\._follow_search\(|self\._search\(|self\._answer\(|self\._embedding\(|"
     r"self\._own_generator\(|self\._client\._own_model\(|"
     r"(?<=return )(?:_drive|_perform_on|_listen_on)\(|(?<== )perform\(|connection\.execute\(|"
     r"cursor\.fetchall\(|copy\.write_row\("

@@ -49,6 +49,7 @@ from pgseek.expansion import Expansion, as_expansion
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
 from pgseek.indexing import advising, building, describing, measuring, tuning
+from pgseek.observing import Observer, telemetry
 from pgseek.prepare import BATCH_SIZE
 from pgseek.reembed import planning, rechunking, running, switching
 from pgseek.rerankers.base import Reranker
@@ -130,6 +131,8 @@ class Client:
 
     ``on_embedder_error`` and ``search_timeout`` (seconds) are the defaults of its searches, see
     `Collection.search`; without them those of PGSEEK_ON_EMBEDDER_ERROR and PGSEEK_SEARCH_TIMEOUT.
+    Searches that take ``slow_query_seconds`` or longer (0: all) are logged, by the logger ``pgseek.slow``;
+    ``record_queries`` puts the text of queries into that log and into OpenTelemetry's spans.
 
     Raises:
         InvalidInput, ConfigurationError: an argument, or a variable of the environment, is wrong.
@@ -148,6 +151,8 @@ class Client:
         on_embedder_error: OnEmbedderError | None = None,
         search_timeout: float | None = None,
         tenant: str | None = None,
+        slow_query_seconds: float | None = None,
+        record_queries: bool | None = None,
     ) -> None:
         self._dsn = None if dsn is None else SecretStr(dsn)
         self._tenant = tenant
@@ -159,6 +164,13 @@ class Client:
         if search_timeout is not None:
             check_seconds("search_timeout", search_timeout)
             self._settings.search_timeout = search_timeout
+        if slow_query_seconds != 0:
+            check_seconds("slow_query_seconds", slow_query_seconds)
+        if slow_query_seconds is None:
+            slow_query_seconds = self._settings.slow_query_seconds
+        if record_queries is None:
+            record_queries = self._settings.record_queries
+        self._observer = Observer(telemetry(), slow_query_seconds, record_queries)
         self._runner: Runner | None = None
         self._lock = threading.Lock()
         # Those that were made from their name.
@@ -327,7 +339,7 @@ class Client:
             batch_size,
             poll,
             stop or worker_scripts.never(),
-            progress,
+            self._observer.work(progress),
             notice,
         )
         return self._serve(worker, worker_scripts.work(job))
@@ -510,19 +522,21 @@ class Collection:
             InvalidInput: the collection was made with a generator object, and has none now.
         """
         info = self._renew()
-        options = ingest_scripts.Options(
-            batch_size,
-            progress,
-            self._client._settings.cache_policy(),
-            max_cost,
-            strict,
-            on_reject,
-            _sync(sync, max_removed),
-            indexes,
-            self._own_generator(info),
-            self._given,
-        )
-        return self._client._run(ingest_scripts.ingest(info, self._own_embedder(info), documents, options))
+        with self._client._observer.ingest(self.name, progress) as observed:
+            options = ingest_scripts.Options(
+                batch_size,
+                observed,
+                self._client._settings.cache_policy(),
+                max_cost,
+                strict,
+                on_reject,
+                _sync(sync, max_removed),
+                indexes,
+                self._own_generator(info),
+                self._given,
+            )
+            script = ingest_scripts.ingest(info, self._own_embedder(info), documents, options)
+            return self._client._run(script)
 
     def plan(
         self, documents: Iterable[Document | Mapping[str, Any]], *, sync: bool | Filter = False
@@ -655,10 +669,27 @@ class Collection:
         made = None if reranker is None else self._client._own_model(as_reranker, reranker)
         expansion = None if expand is None else self._client._own_model(as_expansion, expand)
         stages = Stages(self.name, policy)
+        with self._client._observer.search(stages, request) as found:
+            hits = self._follow_search(request, stages, made, expansion, query_embedding, model)
+            found.append(hits)
+        if report is not None:
+            report(stages.report(len(hits)))
+        return hits
+
+    def _follow_search(
+        self,
+        request: Search,
+        stages: Stages,
+        reranker: Reranker | None,
+        expansion: Expansion | None,
+        query_embedding: Sequence[float] | None,
+        model: str | None,
+    ) -> list[Hit]:
+        """Search the collection; if it has changed since it was opened, as it stands now."""
         while True:
             info = self._info
             try:
-                hits = self._search(info, request, stages, made, expansion, query_embedding, model)
+                return self._search(info, request, stages, reranker, expansion, query_embedding, model)
             except (SpaceMismatch, InvalidInput, CollectionNotFound):
                 # The collection may have changed to another model, or other chunks, since it was opened.
                 now = self._renew()
@@ -667,10 +698,6 @@ class Collection:
                 if query_embedding is not None and now.identity != info.identity:
                     raise
                 stages.again()
-            else:
-                if report is not None:
-                    report(stages.report(len(hits)))
-                return hits
 
     def _search(
         self,
@@ -1361,9 +1388,11 @@ class Runner:
             raise translate(error, self._session.dsn) from error
 
     def _transact(self, step: Transact) -> Any:
+        own = self._pool.timeout
+        patience = own if step.seconds is None else min(own, step.seconds)
         for attempt in counter(1):
             try:
-                with self._pool.connection(step.seconds) as connection, connection.transaction():
+                with self._pool.connection(patience) as connection, connection.transaction():
                     return _drive(step.script(), partial(_perform_on, connection))
             except CONFLICTS:
                 if attempt == ATTEMPTS:

@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     ``pool_size`` bounds the connections of one client. ``cache_document_days`` and
     ``cache_query_days`` are how long vectors are kept, ``cache_max_mb`` what pruning leaves of them;
     no value (in the environment: an empty one) means no bound. ``on_embedder_error`` and
-    ``search_timeout`` (seconds) are what searches go by unless told otherwise.
+    ``search_timeout`` (seconds) are what searches go by unless told otherwise. Searches of
+    ``slow_query_seconds`` and more are logged; ``record_queries`` puts queries' text into log and spans.
     """
 
     model_config = SettingsConfigDict(env_prefix="PGSEEK_", extra="ignore")
@@ -49,6 +50,8 @@ class Settings(BaseSettings):
     cache_max_mb: int | None = Field(default=None, ge=0, description="1024 * 1024 bytes")
     on_embedder_error: OnEmbedderError = "raise"
     search_timeout: float | None = Field(default=None, gt=0, description="seconds")
+    slow_query_seconds: float | None = Field(default=None, ge=0)
+    record_queries: bool = False
 
     def __init__(self, **given: Any) -> None:
         """Read the environment. Raises `ConfigurationError`, naming the variable that is wrong."""
@@ -63,7 +66,13 @@ class Settings(BaseSettings):
             raise ConfigurationError("; ".join(wrong) or str(error)) from None
 
     @field_validator(
-        "tenant", "cache_document_days", "cache_query_days", "cache_max_mb", "search_timeout", mode="before"
+        "tenant",
+        "cache_document_days",
+        "cache_query_days",
+        "cache_max_mb",
+        "search_timeout",
+        "slow_query_seconds",
+        mode="before",
     )
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:

@@ -157,6 +157,8 @@ class Hit:
 
     Where a reranker ordered the hits, ``rerank_score`` is what it gave (higher is better; None for a hit
     that it did not read), and ``fused_rank`` the rank that the fusion had given; else both are None.
+    ``dense_candidates`` and ``lexical_candidates`` are how many rows each leg brought to the fusion, the same
+    in every hit of a search; None for a leg that did not run.
     """
 
     rank: int
@@ -188,6 +190,8 @@ class Hit:
     duplicates: tuple[str, ...] = ()
     other_passages: tuple[Passage, ...] = ()
     context: str | None = None
+    dense_candidates: int | None = None
+    lexical_candidates: int | None = None
     rerank_score: float | None = None
     fused_rank: int | None = None
 
@@ -531,6 +535,7 @@ class WorkReport:
     """What a worker did, in one batch of one collection or (``collection`` is None) in all.
 
     ``documents`` were embedded and stored; ``failed`` were given up, ``retried`` are due again later.
+    ``waited`` is how many seconds the document that was due longest had been due, at most.
     """
 
     collection: str | None = None
@@ -543,6 +548,7 @@ class WorkReport:
     tokens: int = 0
     cost: float = 0.0
     seconds: float = 0.0
+    waited: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,10 +174,10 @@ class _Worker:
             elif served.rest.until <= now:
                 ready.append((seconds, info, served))
         busy = False
-        for _, info, served in sorted(ready, key=lambda one: one[0]):
+        for due_in, info, served in sorted(ready, key=lambda one: one[0]):
             if self.job.stop.is_set():
                 break
-            if (yield from self._batch(info, served)):
+            if (yield from self._batch(info, served, -due_in)):
                 busy = True
         return busy
 
@@ -240,7 +240,7 @@ class _Worker:
         spending = Spending(getattr(embedder, "price", 0.0))
         return Embedding(info, embedder, self.job.cache, spending, generator, given)
 
-    def _batch(self, info: CollectionInfo, served: _Served) -> Script[bool]:
+    def _batch(self, info: CollectionInfo, served: _Served, waited: float) -> Script[bool]:
         run = served.run
         if run is None:
             return False
@@ -269,7 +269,7 @@ class _Worker:
                 served.rest.until = math.inf
             found = False
         finally:
-            self._report(info, counts)
+            self._report(info, counts, waited)
             served.unsettled += counts.chunks
         if served.unsettled and time.monotonic() - served.settled_at >= SETTLE_BUSY_SECONDS:
             # Not before the first batches: an index is made faster of many rows at once.
@@ -298,7 +298,7 @@ class _Worker:
         self.failure = self.failure or (error if self.job.once else None)
         self.job.notice(line)
 
-    def _report(self, info: CollectionInfo, counts: Counts) -> None:
+    def _report(self, info: CollectionInfo, counts: Counts, waited: float) -> None:
         done = counts.report()
         report = WorkReport(
             info.name,
@@ -311,17 +311,16 @@ class _Worker:
             done.tokens,
             done.cost,
             done.seconds,
+            waited,
         )
         if not (report.documents or report.failed or report.retried or report.embedded):
             return
-        self.total = WorkReport(
-            None,
-            *(
-                getattr(self.total, name) + getattr(report, name)
-                for name in WorkReport.__dataclass_fields__
-                if name != "collection"
-            ),
-        )
+        summed = {
+            name: getattr(self.total, name) + getattr(report, name)
+            for name in WorkReport.__dataclass_fields__
+            if name not in {"collection", "waited"}
+        }
+        self.total = WorkReport(waited=max(self.total.waited, waited), **summed)
         if self.job.progress is not None:
             self.job.progress(report)
 

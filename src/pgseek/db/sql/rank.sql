@@ -10,12 +10,14 @@
 --             terms      see read_query()
 --             degraded   why a leg did not take part, or not exactly; else NULL
 --             about      what was done, for explain()
+--             dense_found, lexical_found  see fuse()
 -- Errors:     PGS02 an empty or too long query, PGS04 and PGS05 see search()
 -- Volatility: volatile, because settings of indexes are set for its statements (and put back). It writes nothing.
 CREATE OR REPLACE FUNCTION pgseek.rank(
     of_collection pgseek.collections, query text, query_embedding @vector@.vector, options jsonb, k integer,
     space_id integer DEFAULT NULL, model text DEFAULT NULL, given_terms pgseek.query_terms DEFAULT NULL,
-    OUT hits pgseek.candidate[], OUT fused pgseek.candidate[], OUT terms pgseek.query_terms, OUT degraded text, OUT about jsonb)
+    OUT hits pgseek.candidate[], OUT fused pgseek.candidate[], OUT terms pgseek.query_terms, OUT degraded text, OUT about jsonb,
+    OUT dense_found bigint, OUT lexical_found bigint)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -138,6 +140,8 @@ BEGIN
         candidates := least(deepest, 4 * candidates);
     END LOOP;
     fused := CASE WHEN shaped THEN legs.hits END;
+    dense_found := legs.dense_found;
+    lexical_found := legs.lexical_found;
     degraded := concat_ws('; ', reason, CASE WHEN NOT legs.exact_lexical AND options ->> 'lexical' = 'bm25' THEN
         format('lexical leg approximate: its budget of %s ms ran out', budget) END);
     degraded := nullif(degraded, '');

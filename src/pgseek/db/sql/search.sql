@@ -48,6 +48,7 @@
 -- Returns:    a question or a summary ("kind") is shown as the chunk it was written for, with itself as
 --             "matched_text"; a whole document as its first 2,000 characters. "section" is the part of the document
 --             to read around a chunk, where it has sections.
+--             "dense_candidates" and "lexical_candidates" say how many rows each leg brought, the same in every row.
 -- Ordering:   score descending; ties by document_id, then the row's ordinal. "rank" is 1-based.
 -- Scores:     dense_score is higher for the nearer: the cosine (-1..1), the inner product, or 1 / (1 + distance) of
 --             L2 and L1; dense_distance is what pgvector's operator gave. lexical_score is the raw score (>= 0); the
@@ -122,7 +123,9 @@ RETURNS TABLE (
     relevance double precision,
     duplicates text[],
     other_passages jsonb,
-    context text)
+    context text,
+    dense_candidates integer,
+    lexical_candidates integer)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -139,7 +142,8 @@ DECLARE
     ranking record;
 BEGIN
     ranking := pgseek.rank(of_collection, query, query_embedding, options, k, space_id, model);
-    RETURN QUERY SELECT s.* FROM pgseek.show(of_collection, ranking.hits, ranking.fused, ranking.terms, options, ranking.degraded,
+    RETURN QUERY SELECT s.*, ranking.dense_found::integer, ranking.lexical_found::integer
+      FROM pgseek.show(of_collection, ranking.hits, ranking.fused, ranking.terms, options, ranking.degraded,
         -- Metadata may have changed since it was asked.
         filter) AS s;
 END
