@@ -1099,7 +1099,7 @@ class AsyncCollection:
         qrels: Mapping[str, Mapping[str, int]] | None = None,
         *,
         k: int = 10,
-        alpha: Alpha | None = None,
+        alpha: float | None = None,
         measures: Sequence[str] = DEFAULT_MEASURES,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> comparing.SpaceComparison:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 from pgseek import cache, spaces
 from pgseek.embedders.base import PROBE, Vectors
@@ -346,7 +346,7 @@ class _Side:
         values = score(self._wanted.measures, qrels, self._found) if qrels else {}
         return SpaceRun(
             space=self._run.info.space,
-            alpha=self._request.alpha,
+            alpha=cast("float | None", self._request.alpha),
             normalization=self._request.normalization,
             run=self._found,
             embedding=Latency.of(self._embedding) if self._embedding else None,
