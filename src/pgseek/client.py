@@ -664,6 +664,12 @@ class Collection:
         )
         if reranker is None and (rerank_top, rerank_budget) != (None, None):
             raise InvalidInput("rerank_top and rerank_budget are a reranker's: give reranker, too")
+        if query_embedding is not None and model is None:
+            raise InvalidInput(
+                "query_embedding comes without the model that made it, so the database could not refuse one "
+                f"of another: give model=, such as model={str(self._info.identity)!r} if it is of the "
+                "collection's own"
+            )
         if expand is not None and query_embedding is not None:
             raise InvalidInput("expand embeds what is written for the query: leave query_embedding out")
         made = None if reranker is None else self._client._own_model(as_reranker, reranker)

@@ -163,7 +163,7 @@ def check_dense(docs, embedder):
     for word in WORDS:
         query = np.asarray(embedder.embed_query(word))
         exact = {f"n{n}" for n in np.argsort(-(vectors @ query), kind="stable")[:10]}
-        hits = docs.search(word, query_embedding=query, alpha=1, k=10)
+        hits = docs.search(word, model=str(docs.info().identity), query_embedding=query, alpha=1, k=10)
         assert [hit.rank for hit in hits] == list(range(1, 11))
         cosines = [hit.dense_score for hit in hits]
         assert cosines == sorted(cosines, reverse=True)

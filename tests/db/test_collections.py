@@ -143,7 +143,7 @@ def test_a_handle_of_a_collection_made_anew_with_another_model_is_refused(client
     with pytest.raises(SpaceMismatch, match=r"now uses tests:two@8 \(space 2\); open the collection again"):
         old.search("cache")
     with pytest.raises(SpaceMismatch):
-        old.search("cache", query_embedding=[1] * 8)
+        old.search("cache", model=str(old.info().identity), query_embedding=[1] * 8)
 
 
 def test_using_a_dropped_collection_says_so(client, dsn):

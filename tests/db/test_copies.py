@@ -589,7 +589,7 @@ def test_handles_follow_the_name(docs, client, change, dsn):
     assert len(texts(handles.pop(), k=1)[0]) <= SIZE
     assert len(texts(handles.pop(), k=1, alpha=0)[0]) <= SIZE
     vector = CountingEmbedder().embed_query("word1x1")
-    assert len(texts(handles.pop(), k=1, query_embedding=vector)[0]) <= SIZE
+    assert len(texts(handles.pop(), k=1, query_embedding=vector, model="tests:hash@8")[0]) <= SIZE
     handles.pop().ingest([{"id": "mine", "text": "by an old handle"}])
     assert handles.pop().delete("d5") == 1
     assert handles.pop().queue_status().collection == "docs"
@@ -826,7 +826,7 @@ def test_a_copy_may_have_another_embedder(docs, client, change, dsn):
     ):
         docs.search("word1x1")
     with pytest.raises(DimensionMismatch):
-        both.search("word1x1", query_embedding=[1.0] * 8)
+        both.search("word1x1", model=str(both.info().identity), query_embedding=[1.0] * 8)
     change.rollback()
     assert texts(docs, k=1) == [long_text(1)]
 

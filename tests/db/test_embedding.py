@@ -88,7 +88,13 @@ def test_a_chunk_longer_than_the_model_reads_is_divided(client):
     assert " ".join(row["text"] for row in stored).split() == LONG.split()
     assert max(map(len, map(str.split, embedder.documents))) <= 10
     # Every part of the document is found by meaning, its end too.
-    (last,) = docs.search("?", query_embedding=embedder.embed_query(embedder.documents[-1]), k=1, alpha=1)
+    (last,) = docs.search(
+        "?",
+        model=str(docs.info().identity),
+        query_embedding=embedder.embed_query(embedder.documents[-1]),
+        k=1,
+        alpha=1,
+    )
     assert last.text.endswith("word56.")
     assert last.dense_score == pytest.approx(1)
 
@@ -105,7 +111,7 @@ def test_of_a_chunk_longer_than_the_model_reads_the_parts_are_averaged(client, d
     assert max(map(len, map(str.split, parts))) <= 10
     assert " ".join(part.removeprefix("two words\n\n") for part in parts).split() == LONG.split()
     mean = np.mean([embedder.embed_query(part) for part in parts], axis=0)
-    (hit,) = docs.search("?", query_embedding=mean, k=1, alpha=1)
+    (hit,) = docs.search("?", model=str(docs.info().identity), query_embedding=mean, k=1, alpha=1)
     assert (hit.id, hit.dense_score) == ("1", pytest.approx(1))
     (stored,) = rows(
         dsn,
@@ -642,7 +648,12 @@ def test_a_space_is_not_made_with_vectors_that_are_not_what_they_say(client):
     docs = client.create_collection("docs", embedder=honest)
     assert docs.info().identity.normalized is False
     docs.ingest(numbered(3))
-    assert docs.search("the text with number 1", query_embedding=honest.embed_query("x"))[0].dense_score <= 1
+    assert (
+        docs.search(
+            "the text with number 1", model=str(docs.info().identity), query_embedding=honest.embed_query("x")
+        )[0].dense_score
+        <= 1
+    )
 
 
 def test_a_service_that_does_not_answer_makes_no_collection(client, service):
@@ -686,7 +697,7 @@ def test_vectors_are_those_of_the_texts(client, service):
     docs.ingest(numbered(50), batch_size=13)
     for n in (0, 12, 13, 49):
         vector = embedder.embed_documents([f"the text with number {n}"])[0]
-        (hit,) = docs.search("x", query_embedding=vector, k=1, alpha=1)
+        (hit,) = docs.search("x", model=str(docs.info().identity), query_embedding=vector, k=1, alpha=1)
         assert hit.id == str(n)
         assert hit.dense_score == pytest.approx(1, abs=1e-5)
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)

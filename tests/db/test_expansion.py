@@ -104,7 +104,7 @@ def test_hyde_embeds_an_answer_as_a_document(docs, embedder, chat, server):
     answer = f"An answer to {QUERY}. In two lines."
     assert (embedder.documents, embedder.queries) == ([answer], [QUERY])
     vector = unit(unit(embedder._vector(QUERY)) + unit(embedder._vector(answer)))
-    expected = docs.search(QUERY, query_embedding=vector)
+    expected = docs.search(QUERY, model=str(docs.info().identity), query_embedding=vector)
     assert [hit.id for hit in hits] == [hit.id for hit in expected]
     np.testing.assert_allclose([h.dense_score for h in hits], [h.dense_score for h in expected], atol=1e-5)
     assert reports[0].texts == (answer,)
@@ -143,7 +143,10 @@ def test_the_weight_is_that_of_all_of_them(docs, embedder):
     hits = docs.search(QUERY, alpha=1, expand=Expansion(write, weight=100))
     vector = unit(embedder._vector("one")) + unit(embedder._vector("two"))
     expected = docs.search(
-        QUERY, alpha=1, query_embedding=unit(0.02 * unit(embedder._vector(QUERY)) + vector)
+        QUERY,
+        alpha=1,
+        model=str(docs.info().identity),
+        query_embedding=unit(0.02 * unit(embedder._vector(QUERY)) + vector),
     )
     np.testing.assert_allclose([h.dense_score for h in hits], [h.dense_score for h in expected], atol=1e-5)
 
@@ -201,7 +204,7 @@ def test_wrong_arguments_are_named(make, message):
 
 def test_a_vector_of_the_callers_is_not_expanded(docs, embedder):
     with pytest.raises(InvalidInput, match="leave query_embedding out"):
-        docs.search(QUERY, query_embedding=[1.0] * 16, expand=str)
+        docs.search(QUERY, model=str(docs.info().identity), query_embedding=[1.0] * 16, expand=str)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,15 @@ def test_what_lies_far_from_the_query_is_found_as_well(sides, kept, which):
     with Client(dsn) as client:
         docs = client.collection("sides", embedder=CountingEmbedder(DIMENSIONS))
         for k in (10, 100):
-            hits = docs.search("zzz", query_embedding=query, alpha=1, filter=condition, k=k, snippets=False)
+            hits = docs.search(
+                "zzz",
+                model=str(docs.info().identity),
+                query_embedding=query,
+                alpha=1,
+                filter=condition,
+                k=k,
+                snippets=False,
+            )
             best = {str(n) for n in nearest[np.argsort(-(vectors[nearest] @ query), kind="stable")][:k]}
             assert len(hits) == min(k, kept)
             assert len({hit.id for hit in hits} & best) >= 0.98 * len(best)
@@ -84,6 +92,8 @@ def test_never_fewer_than_k_or_all_that_match(sides, one, other, k, seed):
         docs = client.collection("sides", embedder=CountingEmbedder(DIMENSIONS))
         query = np.random.default_rng(seed).normal(size=DIMENSIONS)
         condition = {"near": {"$gte": low, "$lt": high}}
-        hits = docs.search("w", query_embedding=query, filter=condition, k=k, snippets=False)
+        hits = docs.search(
+            "w", model=str(docs.info().identity), query_embedding=query, filter=condition, k=k, snippets=False
+        )
     assert len({hit.id for hit in hits}) == len(hits) == min(k, matching)
     assert all(low <= hit.metadata["near"] < high for hit in hits)

@@ -163,12 +163,18 @@ def test_a_whole_document_has_the_mean_of_its_chunks_and_no_words(client, dsn):
     lengths = [len(text.partition("\n\n")[2]) for text in texts]
     mean = np.average([embedder.embed_query(text) for text in texts], axis=0, weights=lengths)
     (hit,) = [
-        h for h in docs.search("?", query_embedding=mean, alpha=1, collapse=False) if h.kind == "document"
+        h
+        for h in docs.search(
+            "?", model=str(docs.info().identity), query_embedding=mean, alpha=1, collapse=False
+        )
+        if h.kind == "document"
     ][:1]
     assert hit.dense_score == pytest.approx(1, abs=1e-6)
     assert (hit.id, hit.text, hit.title) == ("guide", GUIDE[:2000], "Guide")
     # By itself the collection gives each document once.
-    assert Counter(h.id for h in docs.search("?", query_embedding=mean, alpha=1)) == {"guide": 1, "short": 1}
+    assert Counter(
+        h.id for h in docs.search("?", model=str(docs.info().identity), query_embedding=mean, alpha=1)
+    ) == {"guide": 1, "short": 1}
     assert docs.info().chunks == 5
 
 
@@ -239,7 +245,7 @@ def test_questions_and_summaries_are_rows_that_show_their_chunk(client, dsn):
     assert (found.kind, found.matched_text) == ("summary", "Abstract: ## Remove Delete")
     # Found by meaning as well, by the text of the question alone.
     vector = CountingEmbedder().embed_query(hit.matched_text)
-    (dense,) = docs.search("?", query_embedding=vector, alpha=1, k=1)
+    (dense,) = docs.search("?", model=str(docs.info().identity), query_embedding=vector, alpha=1, k=1)
     assert (dense.kind, dense.dense_score) == ("question", pytest.approx(1, abs=1e-6))
 
 

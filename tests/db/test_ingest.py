@@ -356,8 +356,11 @@ def test_3072_dimensions_are_stored_as_halfvec(client, dsn):
     docs = client.create_collection("wide", embedder=CountingEmbedder(3072))
     docs.ingest([{"id": str(n), "text": f"text {n}"} for n in range(1100)])
     assert docs.info().space.storage == "halfvec"
-    hit = docs.search("text 5", query_embedding=docs._own_embedder().embed_documents(["text 5"])[0], alpha=1)[
-        0
-    ]
+    hit = docs.search(
+        "text 5",
+        model=str(docs.info().identity),
+        query_embedding=docs._own_embedder().embed_documents(["text 5"])[0],
+        alpha=1,
+    )[0]
     assert (hit.id, round(hit.dense_score, 3)) == ("5", 1.0)
     assert rows(dsn, "SELECT FROM pg_indexes WHERE indexdef LIKE '%halfvec_cosine_ops%'")

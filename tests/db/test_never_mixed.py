@@ -114,11 +114,18 @@ def test_a_handle_from_before_the_collection_was_made_anew_is_refused(client, ds
     assert names_both(error, "open the collection again")
     assert "(space 1, which is gone)" in str(error.value)
     with pytest.raises(SpaceMismatch) as error:
-        small.search("apple", query_embedding=vector_of(SMALL, "apple", 1536))
+        small.search("apple", model=f"openai:{SMALL}@1536", query_embedding=vector_of(SMALL, "apple", 1536))
     assert names_both(error, "open the collection again")
     with pytest.raises(PgseekError):
         small.ingest([{"id": "c", "text": "plum jam"}])
     assert rows(dsn, "SELECT count(*) AS n FROM pgseek.documents")[0]["n"] == 2
+
+
+def test_a_vector_of_which_nobody_says_what_made_it_is_refused(small):
+    with pytest.raises(InvalidInput) as error:
+        small.search("apple", query_embedding=vector_of(SMALL, "apple", 1536))
+    assert "without the model that made it" in str(error.value)
+    assert f"openai:{SMALL}@1536" in str(error.value)
 
 
 def test_a_vector_is_refused_by_the_model_that_is_said_to_have_made_it(small, ada):

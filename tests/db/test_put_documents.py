@@ -284,7 +284,13 @@ def test_a_stand_in_that_is_the_chunk_is_not_written_again(docs, dsn):
     assert rows(dsn, "SELECT ctid, xmin FROM pgseek.chunks ORDER BY document_id") == before
     # And has its vector all the same.
     for text in ("a short text", "with a title\n\nanother"):
-        (hit,) = docs.search("?", query_embedding=docs._own_embedder().embed_query(text), k=1, alpha=1)
+        (hit,) = docs.search(
+            "?",
+            model=str(docs.info().identity),
+            query_embedding=docs._own_embedder().embed_query(text),
+            k=1,
+            alpha=1,
+        )
         assert hit.dense_score == pytest.approx(1)
 
 
@@ -400,5 +406,11 @@ def test_sql_writers_an_ingest_and_a_worker_at_once(docs, dsn):
         stored = docs.get(document["id"])
         if stored is None:
             continue
-        (hit,) = docs.search("?", query_embedding=embedder.embed_query(stored.text), k=1, alpha=1)
+        (hit,) = docs.search(
+            "?",
+            model=str(docs.info().identity),
+            query_embedding=embedder.embed_query(stored.text),
+            k=1,
+            alpha=1,
+        )
         assert hit.dense_score == pytest.approx(1)

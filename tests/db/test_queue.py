@@ -251,7 +251,7 @@ def test_content_that_a_writer_changes_meanwhile_is_queued_anew(client, dsn):
     (hit,) = docs.search("second", alpha=0)
     assert hit.dense_score is None or hit.text == "1 second"
     vector = docs._own_embedder().embed_query("1 second")
-    (hit,) = docs.search("?", query_embedding=vector, k=1, alpha=1)
+    (hit,) = docs.search("?", model=str(docs.info().identity), query_embedding=vector, k=1, alpha=1)
     assert (hit.id, hit.dense_score) == ("1", pytest.approx(1))
     assert queued(dsn) == {}
 

@@ -70,7 +70,9 @@ def test_a_change_of_model_from_plan_to_retirement(client, dsn):
         (2, "active", 50, 0),
     ]
     assert docs.info().identity == new.identity
-    (hit,) = docs.search("?", query_embedding=new._vector("text number 7"), alpha=1, k=1)
+    (hit,) = docs.search(
+        "?", model=str(docs.info().identity), query_embedding=new._vector("text number 7"), alpha=1, k=1
+    )
     assert (hit.id, round(hit.dense_score, 3)) == ("7", 1.0)
 
     # Writes go to both, so the way back loses nothing.
@@ -118,7 +120,7 @@ def test_what_has_a_vector_is_not_embedded_again(client, dsn):
     # Who searches, or writes, does as before; the new space can be neither searched nor switched to.
     assert docs.search("number 7", k=3)
     with pytest.raises(SpaceMismatch, match="cannot be searched by space 2: it is still being built"):
-        docs.search("number 7", space=2, query_embedding=[1] * 12)
+        docs.search("number 7", space=2, model=str(docs.info().identity), query_embedding=[1] * 12)
     with pytest.raises(InvalidInput, match="is building, but must be ready"):
         docs.activate(2)
     with pytest.raises(
@@ -186,7 +188,12 @@ def test_another_metric_and_storage_of_the_same_model(client, dsn):
     space = docs.info().space
     assert (space.metric, space.storage) == ("l2", "halfvec")
     # The cache had every vector.
-    hit = docs.search("?", query_embedding=CountingEmbedder(8, "old")._vector("text number 3"), alpha=1)[0]
+    hit = docs.search(
+        "?",
+        model=str(docs.info().identity),
+        query_embedding=CountingEmbedder(8, "old")._vector("text number 3"),
+        alpha=1,
+    )[0]
     assert hit.id == "3"
     assert hit.dense_distance == pytest.approx(0, abs=1e-2)
     assert hit.dense_score == pytest.approx(1 / (1 + hit.dense_distance))

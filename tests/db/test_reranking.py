@@ -103,7 +103,7 @@ def test_no_hits_are_not_read(docs):
 
 def test_a_vector_of_the_callers_is_reranked_too(docs):
     vector = docs._embedder.embed_query(QUERY)
-    hits = docs.search(QUERY, query_embedding=vector, reranker=Recording())
+    hits = docs.search(QUERY, model=str(docs.info().identity), query_embedding=vector, reranker=Recording())
     assert told(hits) == told(docs.search(QUERY, reranker=Recording()))
 
 

@@ -123,7 +123,9 @@ def test_sql_without_any_embedding_ranks_lexically_and_says_so(dsn, docs):
 def test_python_brings_the_query_embedding_itself(docs):
     embedded = docs.search("cache a function")
     vector = rows_vector(docs, "cache a function")
-    assert docs.search("cache a function", query_embedding=vector) == embedded
+    assert (
+        docs.search("cache a function", model=str(docs.info().identity), query_embedding=vector) == embedded
+    )
 
 
 def rows_vector(docs, query):
@@ -160,6 +162,7 @@ def test_weighted_fusion_equals_an_independent_computation(
         candidates = 12
     hits = collection.search(
         " ".join(query),
+        model=str(collection.info().identity),
         query_embedding=vector,
         alpha=alpha,
         candidates=candidates,
@@ -194,7 +197,13 @@ def test_weighted_fusion_equals_an_independent_computation(
 def test_rrf_equals_an_independent_computation(client, documents, query, vector, rrf_k):
     collection, texts = _collection(client, documents)
     hits = collection.search(
-        " ".join(query), query_embedding=vector, fusion="rrf", rrf_k=rrf_k, k=20, snippets=False
+        " ".join(query),
+        model=str(collection.info().identity),
+        query_embedding=vector,
+        fusion="rrf",
+        rrf_k=rrf_k,
+        k=20,
+        snippets=False,
     )
     for hit in hits:
         expected = sum(1 / (rrf_k + rank) for rank in (hit.dense_rank, hit.lexical_rank) if rank is not None)
@@ -280,7 +289,7 @@ def compare(hits, expected, k, ids):
 def test_one_hit_and_equal_scores_keep_their_score(client):
     collection = client.create_collection("same", embedder=CountingEmbedder())
     collection.ingest([{"id": "only", "text": "unique word"}])
-    (hit,) = collection.search("unique word", query_embedding=[1] * 8)
+    (hit,) = collection.search("unique word", model=str(collection.info().identity), query_embedding=[1] * 8)
     assert hit.score > 0
     collection.ingest([{"id": str(n), "text": "twin text"} for n in range(20)])
     twins = collection.search("twin", alpha=0, k=20)
@@ -523,7 +532,12 @@ def test_filters_keep_recall(dsn):
             for query in rng.normal(size=(20, d)):
                 best = matching[np.argsort(-(unit[matching] @ query))[:10]]
                 hits = collection.search(
-                    "zzz", query_embedding=query, alpha=1, filter={name: 0}, snippets=False
+                    "zzz",
+                    model=str(collection.info().identity),
+                    query_embedding=query,
+                    alpha=1,
+                    filter={name: 0},
+                    snippets=False,
                 )
                 assert len(hits) == min(10, len(matching)), name
                 recalls.append(len({h.id for h in hits} & {str(n) for n in best}) / len(best))
@@ -615,8 +629,8 @@ def test_wrong_dimensions_are_refused_with_both_numbers(docs):
     with pytest.raises(
         InvalidInput, match=r"3 dimensions, but collection 'docs' uses wordllama:l2_supercat with 256"
     ):
-        docs.search("x", query_embedding=[1, 2, 3])
+        docs.search("x", model=str(docs.info().identity), query_embedding=[1, 2, 3])
     with pytest.raises(InvalidInput, match="zero or holds NaN"):
-        docs.search("x", query_embedding=[0] * 256)
+        docs.search("x", model=str(docs.info().identity), query_embedding=[0] * 256)
     with pytest.raises(InvalidInput, match="not a vector of numbers"):
-        docs.search("x", query_embedding=["a"] * 256)
+        docs.search("x", model=str(docs.info().identity), query_embedding=["a"] * 256)

@@ -384,7 +384,7 @@ def test_pgvector_in_another_schema(empty_dsn):
     with Client(empty_dsn) as client:
         docs = client.create_collection("docs", embedder=CountingEmbedder())
         docs.ingest([{"id": str(n), "text": f"text {n}"} for n in range(1001)])
-        assert docs.search("text 7", query_embedding=[1] * 8)
+        assert docs.search("text 7", model=str(docs.info().identity), query_embedding=[1] * 8)
         assert docs.search("text 7")
     assert schema.downgrade(empty_dsn, "base") is None
 
