@@ -47,7 +47,8 @@ def main(dsn: str, action: str, *arguments: str) -> int:
             if action == "ingest":
                 documents = records(arguments[0])
                 sync = "sync" in arguments
-                docs.ingest(documents, batch_size=BATCH_SIZE, progress=progress, sync=sync)
+                # Few may be stored when the other version comes: all of them may go.
+                docs.ingest(documents, batch_size=BATCH_SIZE, progress=progress, sync=sync, max_removed=1.0)
             elif action == "delete":
                 for first in range(0, len(arguments), 5):
                     docs.delete(arguments[first : first + 5])

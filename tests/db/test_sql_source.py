@@ -203,7 +203,7 @@ def test_typed_values_of_postgresql(articles):
     )
     (found,) = sql_source(articles, statement)
     assert found.record["metadata"] == {
-        "big": str(Decimal("12345678901234567890.5")),
+        "big": Decimal("12345678901234567890.5"),
         "took": 90.0,
         "host": "10.0.0.1",
         "span": "[1, 5)",

@@ -19,6 +19,7 @@ from pgseek import __version__
 from pgseek.cli import (
     attach,
     cache,
+    calibrate,
     collections,
     compare,
     db,
@@ -70,6 +71,7 @@ app.add_typer(spaces.app, name="spaces")
 app.add_typer(index.app, name="index")
 app.command("compare")(compare.compare)
 app.command("eval")(evaluation.evaluate_collection)
+app.command("calibrate")(calibrate.calibrate)
 
 
 def _version(wanted: bool) -> None:
