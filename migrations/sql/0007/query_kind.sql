@@ -1,5 +1,6 @@
 -- Purpose:    of what kind a query is, for the weight of its legs: names are found by their letters, questions by what
 --             they mean.
+-- Arguments:  query
 -- Returns:    'question'    with a question mark, or a question word or an auxiliary verb at its beginning (English,
 --                           German, French, Spanish, Italian)
 --             'identifier'  more than a tenth of its words look like names, paths, versions or numbers
