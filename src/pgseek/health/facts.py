@@ -10,9 +10,12 @@ from pgseek.spaces import vector_on_path
 from pgseek.steps import Row, Script, fetch, fetch_one
 
 # pg_relation_size() waits for who changes a table or an index; then the size of the last VACUUM will do.
+_LOCKED: LiteralString = (
+    "c.oid = ANY (ARRAY(SELECT l.relation FROM pg_locks l WHERE l.mode = 'AccessExclusiveLock'"
+    " AND l.relation IS NOT NULL))"
+)
 _SIZE: LiteralString = (
-    "CASE WHEN c.oid = ANY (ARRAY(SELECT l.relation FROM pg_locks l WHERE l.mode = 'AccessExclusiveLock'"
-    " AND l.relation IS NOT NULL)) THEN c.relpages * current_setting('block_size')::bigint"
+    f"CASE WHEN {_LOCKED} THEN c.relpages * current_setting('block_size')::bigint"
     " ELSE pg_relation_size(c.oid) END"
 )
 _OPTIONS: LiteralString = (
@@ -32,8 +35,9 @@ SELECT current_database() AS name, current_setting('server_version') AS version,
           FROM pgseek.collections c) AS used_seconds,
        (SELECT p.avg_width FROM pg_stats p WHERE p.schemaname = 'pgseek' AND p.tablename = 'chunks'
            AND p.attname = 'terms') AS terms_width,
-       least(CASE WHEN d.datconnlimit >= 0 THEN d.datconnlimit END,
-             CASE WHEN r.rolconnlimit >= 0 THEN r.rolconnlimit END) AS connection_limit, r.rolname AS role,
+       least(CASE WHEN d.datconnlimit >= 0 AND NOT r.rolsuper THEN d.datconnlimit END,
+             CASE WHEN r.rolconnlimit >= 0 AND NOT r.rolsuper THEN r.rolconnlimit END) AS connection_limit,
+       r.rolname AS role,
        current_setting('max_connections')::integer
          - current_setting('superuser_reserved_connections')::integer
          - coalesce(current_setting('reserved_connections', true), '0')::integer AS connections
@@ -45,7 +49,7 @@ _SETTINGS = """
 SELECT name, setting, unit, source, context, boot_val, reset_val, vartype FROM pg_settings
 """
 _TABLES: LiteralString = f"""
-SELECT c.relname AS name, c.reltuples::float8 AS tuples, {_SIZE} AS bytes, {_OPTIONS},
+SELECT c.relname AS name, c.reltuples::float8 AS tuples, {_SIZE} AS bytes, {_OPTIONS}, {_LOCKED} AS locked,
        greatest(age(c.relfrozenxid), age(t.relfrozenxid)) AS transactions,
        coalesce(s.n_live_tup, 0) AS live, coalesce(s.n_dead_tup, 0) AS dead,
        coalesce(s.n_mod_since_analyze, 0) AS modified,

@@ -12,13 +12,14 @@ from pgseek.health.facts import Facts
 from pgseek.health.finding import HealthFinding, command, quoted, size
 from pgseek.indexes import CODES, INDEX_FROM
 from pgseek.steps import Row
+from pgseek.types import MetadataIndex
 from pgseek.vectors import VectorIndex
 
 DAY = 86_400.0
 # So long must scans have been counted before none of them says that an index is not used.
 UNUSED_SECONDS = 14 * DAY
 UNUSED_BYTES = 8 << 20
-UNUSED_SCANS = 1000
+UNUSED_SCANS = 10_000
 # An index is larger than it should be at so many times its estimate, and so many bytes above it.
 BLOAT_RATIO = 2.0
 BLOAT_BYTES = 8 << 20
@@ -81,22 +82,22 @@ def _invalid(facts: Facts) -> Iterator[HealthFinding]:
     # On a standby nobody can tell one that is being built from one that was left.
     if facts.database["standby"]:
         return
+    declared = set(_declared(facts))
     for name, index in facts.indexes.items():
         if index["valid"] or index["worked_on"] or not is_visible(facts, name):
             continue
         space = _space_of(facts, name)
-        needed = name == CODES or (space is not None and name == own_index(space) and space["active"])
+        own = space is not None and name == own_index(space)
+        needed = name == CODES or (own and space is not None and space["active"])
         if space is not None and _OWN.fullmatch(name):
             mend = _build(space)
-        elif re.search(r"_cc(new|old)[0-9]*$", name) or not (needed or index["is_unique"]):
-            mend = f"DROP INDEX CONCURRENTLY {quoted(name)}"
+        elif name == CODES or name in declared:
+            mend = f"REINDEX INDEX CONCURRENTLY {quoted(name)}"
         else:
-            mend = f"REINDEX INDEX CONCURRENTLY {quoted(name)}"
-        if _METADATA.fullmatch(name):
-            mend = f"REINDEX INDEX CONCURRENTLY {quoted(name)}"
+            mend = f"DROP INDEX CONCURRENTLY {quoted(name)}"
         yield HealthFinding(
             "index_invalid",
-            "fail" if needed or index["is_unique"] else "warn",
+            "fail" if needed else "warn",
             name,
             f"not valid, {size(index['bytes'])}",
             "A build of it broke off: no search uses it, and every write keeps it up",
@@ -149,75 +150,76 @@ def lacking(facts: Facts) -> list[Row]:
         and own_index(space) not in facts.indexes
         and (table := facts.tables.get(f"embeddings_{space['space_id']}")) is not None
         and table["bytes"] >= LEAST_ROW * INDEX_FROM
+        and not table["locked"]
     ]
 
 
+def _declared(facts: Facts) -> dict[str, tuple[Row, MetadataIndex]]:
+    """Return the indexes of metadata fields that collections declare, by name."""
+    return {
+        metadata_indexes.index_name(row["collection_id"], index): (row, index)
+        for row in facts.collections
+        for index in metadata_indexes.declared(row["metadata_indexes"])
+    }
+
+
 def _metadata(facts: Facts) -> Iterator[HealthFinding]:
-    wanted: set[str] = set()
-    for row in facts.collections:
-        for index in metadata_indexes.declared(row["metadata_indexes"]):
-            name = metadata_indexes.index_name(row["collection_id"], index)
-            wanted.add(name)
-            if name not in facts.indexes and not row["copy"]:
-                yield HealthFinding(
-                    "index_missing",
-                    "warn",
-                    name,
-                    f"missing; collection {row['name']} declares an index of {index}",
-                    "Filters on this field read every document that the other conditions leave",
-                    command(
-                        row["tenant"],
-                        "collections index-metadata",
-                        row["name"],
-                        json.dumps(list(index.field)),
-                        index.type,
-                    ),
-                    {"field": list(index.field), "type": index.type},
-                    row["name"],
-                    row["tenant"],
-                )
-    for name, index_row in facts.indexes.items():
-        if _METADATA.fullmatch(name) and is_visible(facts, name) and name not in wanted:
-            if index_row["worked_on"] or not facts.whole:
-                continue
+    declared = _declared(facts)
+    for name, (row, field) in declared.items():
+        if name in facts.indexes or row["copy"]:
+            continue
+        yield HealthFinding(
+            "index_missing",
+            "warn",
+            name,
+            f"missing; collection {row['name']} declares an index of {field}",
+            "Filters on this field read every document that the other conditions leave",
+            command(
+                row["tenant"],
+                "collections index-metadata",
+                row["name"],
+                json.dumps(list(field.field)),
+                field.type,
+            ),
+            {"field": list(field.field), "type": field.type},
+            row["name"],
+            row["tenant"],
+        )
+    for name, index in facts.indexes.items():
+        stray = _METADATA.fullmatch(name) and name not in declared and facts.whole
+        if stray and index["valid"] and not index["worked_on"]:
             yield HealthFinding(
                 "index_stray",
                 "note",
                 name,
-                f"{size(index_row['bytes'])}, and no collection declares it",
+                f"{size(index['bytes'])}, and no collection declares it",
                 "No search uses it, and every write of its collection keeps it up",
                 f"DROP INDEX CONCURRENTLY {quoted(name)}",
-                {"bytes": index_row["bytes"]},
+                {"bytes": index["bytes"]},
             )
 
 
 def _unused(facts: Facts) -> Iterator[HealthFinding]:
-    database = facts.database
+    database, declared = facts.database, _declared(facts)
     seconds = min(database["counted_seconds"] or math.inf, database["used_seconds"] or 0.0)
     if database["standby"] or seconds < UNUSED_SECONDS:
         return
     for name, index in facts.indexes.items():
-        own = _OWN.fullmatch(name)
-        if index["scans"] or index["bytes"] < UNUSED_BYTES or index["is_unique"] or own or not index["valid"]:
+        own = (
+            _OWN.fullmatch(name) or index["is_unique"] or (_METADATA.fullmatch(name) and name not in declared)
+        )
+        if index["scans"] or index["bytes"] < UNUSED_BYTES or own or not index["valid"]:
             continue
         table = facts.tables[index["of_table"]]
-        if table["scans"] < UNUSED_SCANS or not is_visible(facts, name):
+        if table["scans"] < UNUSED_SCANS:
             continue
-        found = _METADATA.fullmatch(name)
-        owner = next(
-            (row for row in facts.collections if found and row["collection_id"] == int(found[1])), None
-        )
+        collection, tenant = None, ""
         mend = f"DROP INDEX CONCURRENTLY {quoted(name)}"
-        if owner is not None:
-            fields = [
-                one.field
-                for one in metadata_indexes.declared(owner["metadata_indexes"])
-                if metadata_indexes.index_name(owner["collection_id"], one) == name
-            ]
-            if not fields or owner["copy"]:
-                continue
+        if name in declared:
+            owner, field = declared[name]
+            collection, tenant = owner["name"], owner["tenant"]
             mend = command(
-                owner["tenant"], "collections drop-metadata-index", owner["name"], json.dumps(list(fields[0]))
+                tenant, "collections drop-metadata-index", collection, json.dumps(list(field.field))
             )
         yield HealthFinding(
             "index_unused",
@@ -228,8 +230,8 @@ def _unused(facts: Facts) -> Iterator[HealthFinding]:
             "Every write keeps it up. Standbys count for themselves: look there, too",
             mend,
             {"bytes": index["bytes"], "seconds": seconds, "table_scans": table["scans"]},
-            None if owner is None else owner["name"],
-            "" if owner is None else owner["tenant"],
+            collection,
+            tenant,
         )
 
 

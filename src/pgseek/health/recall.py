@@ -12,7 +12,7 @@ from pgseek.health.finding import HealthFinding, command
 from pgseek.indexing.building import Told
 from pgseek.indexing.measuring import Aim, Measure, Source, count_rows, take_sample
 from pgseek.indexing.tuning import lists_of
-from pgseek.steps import Script, fetch
+from pgseek.steps import Script, fetch, within
 from pgseek.types import CollectionInfo, SpaceId, SpaceInfo, SpaceState
 from pgseek.vectors import VectorIndex
 
@@ -70,7 +70,8 @@ def measure(names: Sequence[str] | None, aim: Aim, progress: Told | None) -> Scr
     for info in infos:
         for space in (yield from spaces.live(info.collection_id)):
             if space.state in {"active", "ready"}:
-                found.append((yield from _patiently(info, space, aim, progress)))
+                measured = _patiently(info, space, aim, progress)
+                found.append((yield from within(info.tenant, measured)))
     return tuple(found)
 
 
@@ -150,7 +151,8 @@ def _short(result: SpaceRecall, aim: Aim) -> HealthFinding:
         "fail" if result.state == "active" else "warn",
         f"space {result.space_id} of {result.collection}",
         f"searches find {result.recall:.4f} of the {aim.k} nearest with {used}, less than {aim.recall:g}",
-        "Answers are missing that a search of all vectors would give",
+        "Answers are missing that a search of all vectors would give. If no value holds it: "
+        + command(result.tenant, "index advise", result.collection, *of),
         mend,
         {"recall": result.recall, "wanted": aim.recall, "k": aim.k, **result.settings},
         result.collection,

@@ -147,21 +147,21 @@ def _versions(facts: Facts) -> Iterator[HealthFinding]:
     faults: list[tuple[Severity, str, str]] = []
     if version < (0, 8, 2):
         faults.append(
-            ("warn", "0.8.2", "a parallel build of an HNSW index may write past its memory (CVE-2026-3172)")
+            ("warn", "0.8.2", "A parallel build of an HNSW index may write past its memory (CVE-2026-3172)")
         )
     if version < (0, 8, 3) and "hnsw" in methods:
         faults.append(("warn", "0.8.3", "VACUUM may damage an HNSW index"))
     if version < (0, 8, 4) and "hnsw" in methods:
         faults.append(("note", "0.8.4", "VACUUM of an HNSW index may end in 'hnsw graph not repaired'"))
     if version < (0, 8, 7) and "ivfflat" in methods:
-        faults.append(("warn", "0.8.7", "a build of an IVFFlat index may write past its memory"))
+        faults.append(("warn", "0.8.7", "A build of an IVFFlat index may write past its memory"))
     if faults:
         yield HealthFinding(
             "pgvector_faults",
             min((fault[0] for fault in faults), key=("warn", "note").index),
             "pgvector",
             f"version {declared}",
-            "; ".join(f"{what}: mended in {since}" for _, since, what in faults).capitalize(),
+            "; ".join(f"{what}: mended in {since}" for _, since, what in faults),
             f"(install pgvector {faults[-1][1]} or newer on the server, then) ALTER EXTENSION vector UPDATE",
             {"version": declared, "installed": installed, "needed": faults[-1][1]},
         )
