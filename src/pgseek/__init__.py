@@ -48,6 +48,8 @@ from pgseek.following import attach, detach
 from pgseek.generators.base import TextGenerator
 from pgseek.generators.callable import CallableGenerator
 from pgseek.generators.registry import create_generator
+from pgseek.health.finding import HealthFinding
+from pgseek.health.recall import SpaceRecall
 from pgseek.indexing.advising import IndexAdvice
 from pgseek.indexing.building import IndexBuild, IndexProgress
 from pgseek.indexing.describing import IndexState
@@ -126,6 +128,7 @@ __all__ = [
     "Gate",
     "GateReport",
     "GeneratorError",
+    "HealthFinding",
     "Hit",
     "IndexAdvice",
     "IndexBuild",
@@ -164,6 +167,7 @@ __all__ = [
     "SpaceInfo",
     "SpaceMismatch",
     "SpaceProbe",
+    "SpaceRecall",
     "SyncRefused",
     "TextGenerator",
     "UnsupportedServer",

@@ -48,6 +48,9 @@ from pgseek.evaluation.measures import DEFAULT_MEASURES
 from pgseek.expansion import Expansion, as_expansion
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.generators.base import TextGenerator
+from pgseek.health import checking
+from pgseek.health import recall as recalls
+from pgseek.health.finding import HealthFinding
 from pgseek.indexing import advising, building, describing, measuring, tuning
 from pgseek.observing import Observer, telemetry
 from pgseek.prepare import BATCH_SIZE
@@ -362,6 +365,41 @@ class Client:
         """
         script = probing_scripts.probe(collections, embedders or {}, self._share_limits)
         return self._run(script)
+
+    def health(self) -> tuple[HealthFinding, ...]:
+        """Return what is worth mending of the database, the worst first; nothing if all is well.
+
+        Indexes that are invalid, missing, unused or too large; VACUUM and ANALYZE that did not come, and
+        statistics of words that are behind; settings that hurt; documents that nobody embeds. It reads
+        catalogues and what the server counted, no documents, and writes nothing. A standby cannot tell
+        of all of it, and a tenant's role sees only its own collections. docs/health.md lists the findings.
+
+        Raises:
+            DatabaseError.
+        """
+        return self._run(checking.check(self._settings.pool_size))
+
+    def recall(
+        self,
+        collections: Sequence[str] | None = None,
+        *,
+        queries: int = recalls.QUERIES,
+        k: int = 10,
+        recall: float = recalls.RECALL,
+        progress: building.Told | None = None,
+    ) -> tuple[recalls.SpaceRecall, ...]:
+        """Return what searches find of the exact ``k`` nearest, by collection and space that is ready.
+
+        Searched for are up to ``queries`` (10..10,000) that were asked before, or without enough of those,
+        stored vectors; each is compared with every vector once. One that finds less than ``recall`` has a
+        ``finding``. A space that cannot be measured says why. Nothing is written: a standby, and a role that
+        may only read, will do.
+
+        Raises:
+            InvalidInput, CollectionNotFound.
+        """
+        aim = measuring.Aim(recall, k, queries)
+        return self._run(recalls.measure(collections, aim, progress))
 
     def attach(
         self,

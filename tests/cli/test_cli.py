@@ -114,8 +114,8 @@ def test_documents_put_through_sql_are_drained(pgseek, dsn):
     rows(dsn, "SELECT pgseek.put_document('docs', '1', 'from SQL')")
     assert json.loads(pgseek("queue", "status", "docs", "--json")[1])["waiting"] == 1
     code, out, _ = pgseek("doctor", "--json")
-    assert code == 1
-    assert "1 documents wait for embeddings; pgseek queue drain docs" in out
+    (waiting,) = [one for one in json.loads(out)["health"] if one["name"] == "queue_waiting"]
+    assert (code, waiting["severity"], waiting["mend"]) == (0, "note", "pgseek queue drain docs")
     assert pgseek("queue", "drain", "docs")[0] == 0
     assert pgseek("queue", "status", "docs")[1].splitlines()[1].split() == ["docs", "0", "0", "0", "0", "-"]
     assert pgseek("doctor")[0] == 0
@@ -134,7 +134,8 @@ def test_what_cannot_be_embedded_is_listed_and_tried_again_when_told(pgseek, dsn
     assert (failure["id"], failure["attempts"], failure["error"]) == ("1", 8, "no attempt is left")
     assert "8 attempts: no attempt is left" in pgseek("queue", "failed", "docs")[1]
     code, out, _ = pgseek("doctor", "--json")
-    assert (code, "1 documents could not be embedded; pgseek queue failed docs" in out) == (1, True)
+    (failed,) = [one for one in json.loads(out)["health"] if one["name"] == "queue_failed"]
+    assert (code, failed["values"], failed["collection"]) == (1, {"failed": 1}, "docs")
     (status,) = json.loads(pgseek("queue", "status", "--json")[1])
     assert (status["waiting"], status["failed"], status["oldest"]) == (0, 1, None)
     assert pgseek("queue", "retry", "docs", "nothing")[1] == "0 documents are due again\n"

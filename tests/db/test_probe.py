@@ -364,7 +364,10 @@ def test_the_command(pgseek, client, dsn):
     assert pgseek("doctor", "--probe", "docs")[0] == 0
 
     assert pgseek("doctor", "--probe", "nothing")[0] == 3
-    assert pgseek("doctor", "docs")[::2] == (2, "error: naming collections needs --deep or --probe\n")
+    assert pgseek("doctor", "docs")[::2] == (
+        2,
+        "error: naming collections needs --deep, --probe or --recall\n",
+    )
     code, out, _ = pgseek("doctor", "--probe", dsn="host=127.0.0.1 port=9 dbname=x")
     assert code == 1
     assert "FAIL  server" in out

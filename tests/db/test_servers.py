@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from psycopg.conninfo import make_conninfo
-from support import rows
+from support import CountingEmbedder, create_database, rows
 
 from pgseek import (
     Client,
@@ -136,7 +136,7 @@ def test_first_starts_at_once_share_one_database(data_dir):
 def test_the_doctor_tells_each_of_these_apart(dsn, empty_dsn):
     good = diagnose(dsn, Settings())
     assert all(check.ok for check in good)
-    assert [check.name for check in good][-3:] == ["schema", "index of words", "collections"]
+    assert [check.name for check in good][-3:] == ["pg_trgm", "schema", "collections"]
     unmigrated = diagnose(empty_dsn, Settings())
     assert [(check.name, "db upgrade" in check.detail) for check in unmigrated if not check.ok] == [
         ("schema", True)
@@ -219,6 +219,46 @@ def test_a_pgvector_too_old_is_refused(other_binaries, other_server):
         control.write_text(text)
         with pytest.raises(UnsupportedServer, match=r"0\.7\.4.*; run ALTER EXTENSION vector UPDATE"):
             schema.upgrade(other_server)
+    finally:
+        control.write_text(text)
+        old.unlink()
+
+
+def test_a_pgvector_with_known_faults_is_told_of(other_binaries, other_server):
+    _, extensions = other_binaries
+    control = extensions / "vector.control"
+    text = control.read_text()
+    (script,) = [path for path in extensions.glob("vector--*.sql") if path.stem.count("--") == 1]
+    version = script.stem.removeprefix("vector--")
+    old = extensions / "vector--0.8.1.sql"
+    shutil.copy(script, old)
+    control.write_text(text.replace(f"'{version}'", "'0.8.1'"))
+
+    def told():
+        with Client(dsn) as client:
+            return [one for one in client.health() if one.name == "pgvector_faults"]
+
+    name = "pgseek_aged"
+    create_database(other_server, name)
+    dsn = make_conninfo(other_server, dbname=name)
+    try:
+        schema.upgrade(dsn)
+        (finding,) = told()
+        assert (finding.severity, finding.values["version"], finding.values["needed"]) == (
+            "warn",
+            "0.8.1",
+            "0.8.2",
+        )
+        assert "CVE-2026-3172" in finding.means
+        with Client(dsn) as client:
+            docs = [{"id": str(n), "text": f"entry {n}"} for n in range(1000)]
+            client.create_collection("docs", embedder=CountingEmbedder()).ingest(docs)
+        (finding,) = told()
+        assert finding.values["needed"] == "0.8.4"
+        assert "VACUUM may damage an HNSW index: mended in 0.8.3" in finding.means
+        # It is the library on the server that counts, not what the extension was made with.
+        control.write_text(text)
+        assert told() == []
     finally:
         control.write_text(text)
         old.unlink()

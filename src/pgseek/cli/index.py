@@ -52,7 +52,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build the index of the vectors, or put another one in its place, while searches go on."""
-    with state_of(context).client() as client, _Shown(as_json) as shown:
+    with state_of(context).client() as client, Shown(as_json) as shown:
         built = client.collection(name).build_index(
             index,
             space=space,
@@ -71,7 +71,7 @@ def build(
 @app.command()
 def drop(context: typer.Context, name: Name, space: Space = None, as_json: Json = False) -> None:
     """Drop the index of the vectors: every search compares all of them until it is built again."""
-    with state_of(context).client() as client, _Shown(as_json) as shown:
+    with state_of(context).client() as client, Shown(as_json) as shown:
         dropped = client.collection(name).drop_index(space=space, progress=shown)
     if as_json:
         print_event("dropped", dropped)
@@ -105,7 +105,7 @@ def tune(
 
     Exit code 4 means that no value holds it, and nothing was stored.
     """
-    with state_of(context).client() as client, _Shown(as_json) as shown:
+    with state_of(context).client() as client, Shown(as_json) as shown:
         found = client.collection(name).tune_index(
             recall, k=k, space=space, sample=sample, store=store, progress=shown
         )
@@ -128,7 +128,7 @@ def advise(
     as_json: Json = False,
 ) -> None:
     """Measure the index against exact search, estimate what others would take, and propose one."""
-    with state_of(context).client() as client, _Shown(as_json, events=False) as shown:
+    with state_of(context).client() as client, Shown(as_json, events=False) as shown:
         found = client.collection(name).advise_index(recall, k=k, space=space, sample=sample, progress=shown)
     if as_json:
         print_json(found)
@@ -136,7 +136,7 @@ def advise(
         _print_advice(found)
 
 
-class _Shown:
+class Shown:
     """A bar on a terminal, a line now and then elsewhere, events for programs."""
 
     def __init__(self, as_json: bool, *, events: bool = True) -> None:
@@ -154,7 +154,7 @@ class _Shown:
         )
         self._task = self._bar.add_task("", total=None)
 
-    def __enter__(self) -> _Shown:
+    def __enter__(self) -> Shown:
         self._bar.start()
         return self
 

@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Identifier
 
 from pgseek import metadata_indexes
 from pgseek.collections import WITHOUT_FOREIGN_KEY
+from pgseek.health.facts import WRITING
 from pgseek.indexes import CODES, INDEX_FROM, filled
 from pgseek.integrity.report import EXAMPLES, Finding
 from pgseek.spaces import table_of
@@ -57,14 +58,6 @@ SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
 _METADATA = """
 SELECT collection_id, name, metadata_indexes FROM pgseek.collections
  WHERE collection_id = ANY (%s) AND metadata_indexes <> '[]' ORDER BY name
-"""
-
-# Whoever loads has just executed one of these, or does so now.
-_WRITING = """
-SELECT FROM pg_stat_activity
- WHERE datname = current_database() AND application_name = 'pgseek' AND pid <> pg_backend_pid()
-   AND (state <> 'idle' OR state_change > clock_timestamp() - interval '30 seconds')
-   AND query ~ '^(COMMIT|COPY|CREATE|DELETE|DROP|INSERT|UPDATE)'
 """
 
 _STATISTICS = """
@@ -150,7 +143,7 @@ def indexes(connection: Connection, found: Sequence[Space]) -> Iterator[Finding]
     from pgseek.db import models  # noqa: PLC0415 (SQLAlchemy takes a while to load)
 
     loading = ""
-    if connection.execute(_WRITING).fetchall():
+    if connection.execute(WRITING).fetchall():
         loading = "somebody writes at this time, and a large load builds indexes in its end; else "
     if not connection.execute(_HAS_INDEX, [CODES]).fetchall():
         what = "index missing, without which a search for words reads every chunk"
