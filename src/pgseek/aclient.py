@@ -779,6 +779,7 @@ class AsyncCollection:
         size: int = 10,
         cursor: str | None = None,
         filter: Filter | None = None,  # noqa: A002
+        timeout: float | None = None,
     ) -> querying.Page:
         """Return a page of ``size`` hits (1..1,000) of one ranking, which does not change from page to page.
 
@@ -791,7 +792,9 @@ class AsyncCollection:
             InvalidInput: also a cursor of another search. EmbedderError, CollectionNotFound, DatabaseError.
         """
         request = _request(query, filter, k=querying.FROZEN)
-        return await self._answer(lambda run: querying.page(run, request, size, cursor))
+        return await self._answer(
+            lambda run, stages: querying.page(run, request, stages, size, cursor), timeout
+        )
 
     async def facets(
         self,
@@ -801,6 +804,7 @@ class AsyncCollection:
         over: querying.Over = "lexical",
         filter: Filter | None = None,  # noqa: A002
         most: int = 100_000,
+        timeout: float | None = None,
     ) -> querying.Facets:
         """Count the documents that a query finds, and how they spread over values of their metadata.
 
@@ -815,18 +819,28 @@ class AsyncCollection:
         """
         if query is None:
             jsonpath = to_jsonpath(filter)
-            return await self._answer(lambda run: querying.facets(run, None, facets, over, most, jsonpath))
+            return await self._answer(
+                lambda run, stages: querying.facets(run, None, stages, facets, over, most, jsonpath), timeout
+            )
         request = _request(query, filter)
-        return await self._answer(lambda run: querying.facets(run, request, facets, over, most, None))
+        return await self._answer(
+            lambda run, stages: querying.facets(run, request, stages, facets, over, most, None), timeout
+        )
 
-    async def explain(self, query: str | Search, *, filter: Filter | None = None) -> querying.Explanation:  # noqa: A002
+    async def explain(
+        self,
+        query: str | Search,
+        *,
+        filter: Filter | None = None,  # noqa: A002
+        timeout: float | None = None,
+    ) -> querying.Explanation:
         """Search, and return how that came about: words, candidates of each leg, times, scores.
 
         Raises:
             InvalidInput, EmbedderError, CollectionNotFound, DatabaseError.
         """
         request = _request(query, filter)
-        return await self._answer(lambda run: querying.explain(run, request))
+        return await self._answer(lambda run, stages: querying.explain(run, request, stages), timeout)
 
     async def similar(
         self,
@@ -840,6 +854,7 @@ class AsyncCollection:
         diversity: float = 0.0,
         near_duplicates: float | None = None,
         space: int | None = None,
+        timeout: float | None = None,
     ) -> list[Hit]:
         """Return the ``k`` documents (1..1,000) most like a stored one, best first, never itself.
 
@@ -859,7 +874,8 @@ class AsyncCollection:
             near_duplicates=near_duplicates,
             space=space,
         )
-        return await self._follow(lambda info: querying.similar(info, id, k, request))
+        stages = self._stages(timeout)
+        return await self._follow(lambda info: querying.similar(info, id, k, request, stages))
 
     async def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
         """Return a document, None if there is no such id."""
@@ -1314,16 +1330,25 @@ class AsyncCollection:
                 raise
         return await self._client._run(make(now))
 
-    async def _answer(self, make: Callable[[embedding_scripts.Embedding], Script[T]]) -> T:
+    async def _answer(
+        self, make: Callable[[embedding_scripts.Embedding, Stages], Script[T]], timeout: float | None
+    ) -> T:
         """Run a script that may embed a query; if the collection changed since it was opened, once more."""
+        stages = self._stages(timeout)
         info = self._info
         try:
-            return await self._client._run(make(await self._embedding(info)))
+            return await self._client._run(make(await self._embedding(info), stages))
         except (SpaceMismatch, InvalidInput, CollectionNotFound):
             now = await self._renew()
             if (now.space_id, now.name) == (info.space_id, info.name):
                 raise
-        return await self._client._run(make(await self._embedding(now)))
+            stages.again()
+        return await self._client._run(make(await self._embedding(now), stages))
+
+    def _stages(self, timeout: float | None) -> Stages:
+        defaults = self._client._settings
+        seconds = defaults.search_timeout if timeout is None else timeout
+        return Stages(self.name, SearchPolicy(on_embedder_error=defaults.on_embedder_error, timeout=seconds))
 
     async def _embedding(self, info: CollectionInfo) -> embedding_scripts.Embedding:
         policy = self._client._settings.cache_policy()

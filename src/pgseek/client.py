@@ -772,6 +772,7 @@ class Collection:
         size: int = 10,
         cursor: str | None = None,
         filter: Filter | None = None,  # noqa: A002
+        timeout: float | None = None,
     ) -> querying.Page:
         """Return a page of ``size`` hits (1..1,000) of one ranking, which does not change from page to page.
 
@@ -784,7 +785,7 @@ class Collection:
             InvalidInput: also a cursor of another search. EmbedderError, CollectionNotFound, DatabaseError.
         """
         request = _request(query, filter, k=querying.FROZEN)
-        return self._answer(lambda run: querying.page(run, request, size, cursor))
+        return self._answer(lambda run, stages: querying.page(run, request, stages, size, cursor), timeout)
 
     def facets(
         self,
@@ -794,6 +795,7 @@ class Collection:
         over: querying.Over = "lexical",
         filter: Filter | None = None,  # noqa: A002
         most: int = 100_000,
+        timeout: float | None = None,
     ) -> querying.Facets:
         """Count the documents that a query finds, and how they spread over values of their metadata.
 
@@ -808,18 +810,28 @@ class Collection:
         """
         if query is None:
             jsonpath = to_jsonpath(filter)
-            return self._answer(lambda run: querying.facets(run, None, facets, over, most, jsonpath))
+            return self._answer(
+                lambda run, stages: querying.facets(run, None, stages, facets, over, most, jsonpath), timeout
+            )
         request = _request(query, filter)
-        return self._answer(lambda run: querying.facets(run, request, facets, over, most, None))
+        return self._answer(
+            lambda run, stages: querying.facets(run, request, stages, facets, over, most, None), timeout
+        )
 
-    def explain(self, query: str | Search, *, filter: Filter | None = None) -> querying.Explanation:  # noqa: A002
+    def explain(
+        self,
+        query: str | Search,
+        *,
+        filter: Filter | None = None,  # noqa: A002
+        timeout: float | None = None,
+    ) -> querying.Explanation:
         """Search, and return how that came about: words, candidates of each leg, times, scores.
 
         Raises:
             InvalidInput, EmbedderError, CollectionNotFound, DatabaseError.
         """
         request = _request(query, filter)
-        return self._answer(lambda run: querying.explain(run, request))
+        return self._answer(lambda run, stages: querying.explain(run, request, stages), timeout)
 
     def similar(
         self,
@@ -833,6 +845,7 @@ class Collection:
         diversity: float = 0.0,
         near_duplicates: float | None = None,
         space: int | None = None,
+        timeout: float | None = None,
     ) -> list[Hit]:
         """Return the ``k`` documents (1..1,000) most like a stored one, best first, never itself.
 
@@ -852,7 +865,8 @@ class Collection:
             near_duplicates=near_duplicates,
             space=space,
         )
-        return self._follow(lambda info: querying.similar(info, id, k, request))
+        stages = self._stages(timeout)
+        return self._follow(lambda info: querying.similar(info, id, k, request, stages))
 
     def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
         """Return a document, None if there is no such id."""
@@ -1299,16 +1313,25 @@ class Collection:
                 raise
         return self._client._run(make(now))
 
-    def _answer(self, make: Callable[[embedding_scripts.Embedding], Script[T]]) -> T:
+    def _answer(
+        self, make: Callable[[embedding_scripts.Embedding, Stages], Script[T]], timeout: float | None
+    ) -> T:
         """Run a script that may embed a query; if the collection changed since it was opened, once more."""
+        stages = self._stages(timeout)
         info = self._info
         try:
-            return self._client._run(make(self._embedding(info)))
+            return self._client._run(make(self._embedding(info), stages))
         except (SpaceMismatch, InvalidInput, CollectionNotFound):
             now = self._renew()
             if (now.space_id, now.name) == (info.space_id, info.name):
                 raise
-        return self._client._run(make(self._embedding(now)))
+            stages.again()
+        return self._client._run(make(self._embedding(now), stages))
+
+    def _stages(self, timeout: float | None) -> Stages:
+        defaults = self._client._settings
+        seconds = defaults.search_timeout if timeout is None else timeout
+        return Stages(self.name, SearchPolicy(on_embedder_error=defaults.on_embedder_error, timeout=seconds))
 
     def _embedding(self, info: CollectionInfo) -> embedding_scripts.Embedding:
         policy = self._client._settings.cache_policy()

@@ -12,7 +12,8 @@ from pgseek import search, spaces
 from pgseek.embedders.base import Vectors
 from pgseek.embedding import Embedding
 from pgseek.errors import InvalidInput
-from pgseek.steps import Script, fetch, fetch_one
+from pgseek.stages import Stages, within
+from pgseek.steps import Row, Script, fetch
 from pgseek.types import CollectionInfo, Hit, Search
 
 Over = Literal["lexical", "candidates", "filter"]
@@ -123,11 +124,12 @@ class Explanation:
     hits: Sequence[Mapping[str, Any]]
 
 
-def page(run: Embedding, request: Search, size: int, cursor: str | None) -> Script[Page]:
+def page(run: Embedding, request: Search, stages: Stages, size: int, cursor: str | None) -> Script[Page]:
     """Return a page: the first of a new ranking, or what a cursor says. Raises `InvalidInput`."""
     _check_count("size", size, 1000)
-    info, embedding = yield from _asked(run, request, embedded=cursor is None)
-    rows = yield from fetch(_PAGE, {**_parameters(info, request, embedding), "size": size, "cursor": cursor})
+    info, embedding = yield from _asked(run, request, stages, embedded=cursor is None)
+    parameters = {**_parameters(info, request, embedding), "size": size, "cursor": cursor}
+    rows = yield from _fetch(stages, _PAGE, parameters)
     if not rows:
         return Page((), None, 0)
     following, total = rows[0]["next_cursor"], rows[0]["total"]
@@ -137,7 +139,13 @@ def page(run: Embedding, request: Search, size: int, cursor: str | None) -> Scri
 
 
 def facets(
-    run: Embedding, request: Search | None, wanted: Sequence[str], over: Over, most: int, filtered: str | None
+    run: Embedding,
+    request: Search | None,
+    stages: Stages,
+    wanted: Sequence[str],
+    over: Over,
+    most: int,
+    filtered: str | None,
 ) -> Script[Facets]:
     """Count documents by values of their metadata. Raises `InvalidInput`."""
     if over not in OVERS:
@@ -151,44 +159,56 @@ def facets(
         parameters = _parameters(run.info, Search("-", filter=filtered), None)
         parameters["query"] = None
     else:
-        info, embedding = yield from _asked(run, request, embedded=over == "candidates")
+        info, embedding = yield from _asked(run, request, stages, embedded=over == "candidates")
         parameters = _parameters(info, request, embedding)
-    row = yield from fetch_one(_FACETS, {**parameters, "facets": list(wanted), "over": over, "most": most})
-    assert row is not None  # noqa: S101 (a function returns a row)
+    parameters.update(facets=list(wanted), over=over, most=most)
+    (row,) = yield from _fetch(stages, _FACETS, parameters)
     found = row["found"]
     return Facets(**{**found, "facets": {name: _facet(one) for name, one in found["facets"].items()}})
 
 
-def explain(run: Embedding, request: Search) -> Script[Explanation]:
+def explain(run: Embedding, request: Search, stages: Stages) -> Script[Explanation]:
     """Search, and return how that came about."""
-    info, embedding = yield from _asked(run, request)
-    row = yield from fetch_one(_EXPLAIN, _parameters(info, request, embedding))
-    assert row is not None  # noqa: S101 (a function returns a row)
+    info, embedding = yield from _asked(run, request, stages)
+    (row,) = yield from _fetch(stages, _EXPLAIN, _parameters(info, request, embedding))
     # A query that no leg could answer has nothing to tell but that.
     nothing = dict.fromkeys(each.name for each in fields(Explanation))
     empty = {"space": "", "words": [], "unknown_words": [], "candidates": 0, "milliseconds": {}}
     return Explanation(**{**nothing, **empty, **row["found"]})
 
 
-def similar(info: CollectionInfo, id: str, k: int, request: Search) -> Script[list[Hit]]:  # noqa: A002
+def similar(
+    info: CollectionInfo,
+    id: str,  # noqa: A002 (the caller's id)
+    k: int,
+    request: Search,
+    stages: Stages,
+) -> Script[list[Hit]]:
     """Return the documents most like a stored one. Raises `InvalidInput`, also if there is none."""
     _check_count("k", k, 1000)
-    options = _options(request)
-    rows = yield from fetch(_SIMILAR, {"collection": info.name, "id": id, "k": k, "options": Jsonb(options)})
-    return [search.hit(row) for row in rows]
+    parameters = {"collection": info.name, "id": id, "k": k, "options": Jsonb(_options(request))}
+    return [search.hit(row) for row in (yield from _fetch(stages, _SIMILAR, parameters))]
+
+
+def _fetch(stages: Stages, statement: str, parameters: dict[str, Any]) -> Script[list[Row]]:
+    with stages.stage("search"):
+        return (yield from within(stages, lambda: fetch(statement, parameters)))
 
 
 def _asked(
-    run: Embedding, request: Search, embedded: bool = True
+    run: Embedding, request: Search, stages: Stages, embedded: bool = True
 ) -> Script[tuple[CollectionInfo, Vectors | None]]:
-    """Return the collection with the space asked for, and the query's vector where a leg needs one."""
+    """Return the collection with the space asked for, and the query's vector where a leg needs one.
+
+    Where the embedder fails and may, there is none: then the function answers by words, and says so.
+    """
     info = run.info
     if request.space is not None and request.space != info.space_id:
         info = replace(info, space=(yield from spaces.find(info, request.space)))
     run = run.of(info.space)
     if not embedded or search.only_lexical(info, request):
         return info, None
-    return info, (yield from search.query_embedding(info, run.embedder, request.query, run.policy))
+    return info, (yield from search.query_vector(run, request, stages))
 
 
 def _parameters(info: CollectionInfo, request: Search, embedding: Vectors | None) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def search(
     run = run.of(info.space)
     embedding = None
     if not only_lexical(info, request):
-        embedding = yield from _query_vector(run, request, stages)
+        embedding = yield from query_vector(run, request, stages)
         if embedding is None:
             request = by_words(request)
         elif expansion is not None:
@@ -115,7 +115,7 @@ def _searched(info: CollectionInfo, request: Search, stages: Stages) -> Script[C
         return replace(info, space=(yield from within(stages, lambda: spaces.find(info, number))))
 
 
-def _query_vector(run: Embedding, request: Search, stages: Stages) -> Script[Vectors | None]:
+def query_vector(run: Embedding, request: Search, stages: Stages) -> Script[Vectors | None]:
     """Return the query's vector, None if the embedder failed and the request says to do without."""
     strict = stages.policy.on_embedder_error == "raise"
     with stages.stage("embed"):

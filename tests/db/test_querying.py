@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 from support import CORPUS, CountingEmbedder, rows
 
-from pgseek import AsyncClient, Client, FacetValue, InvalidInput, Search
+from pgseek import AsyncClient, Client, EmbedderError, FacetValue, InvalidInput, Search, SearchTimeout
+from pgseek.db.connection import connect
 
 WORDS = [f"word{n}" for n in range(20)]
 SIZE = 90
@@ -455,3 +456,60 @@ def test_an_explanation_says_when_no_leg_can_answer(client, dsn):
     client.create_collection("docs", embedder=CountingEmbedder())
     (row,) = rows(dsn, "SELECT pgseek.explain('docs', 'the') AS made")
     assert row["made"]["degraded"].startswith("no leg can answer: the query holds no lexeme in english")
+
+
+# Limits and failures.
+
+
+class Failing(CountingEmbedder):
+    """An embedder that works until it is told not to."""
+
+    down = False
+
+    def embed_query(self, text):
+        if self.down:
+            raise EmbedderError("no route to host")
+        return super().embed_query(text)
+
+
+def test_words_answer_where_the_client_lets_them(dsn, corpus):
+    embedder = Failing(8)
+    with Client(dsn, on_embedder_error="lexical") as client:
+        docs = client.create_collection("docs", embedder=embedder)
+        docs.ingest(corpus)
+        embedder.down = True
+        page = docs.search_page("word1 word2", size=3)
+        assert {hit.degraded.split(":")[0] for hit in page.hits} == {"lexical only"}
+        following = docs.search_page("word1 word2", size=3, cursor=page.cursor)
+        assert {hit.degraded.split(":")[0] for hit in following.hits} == {"lexical only"}
+        assert docs.explain("word1").degraded.startswith("lexical only")
+    with Client(dsn) as client:
+        docs = client.collection("docs", embedder=embedder)
+        for ask in (docs.search_page, docs.explain):
+            with pytest.raises(EmbedderError, match="no route to host"):
+                ask("word1 word2")
+        # What needs no vector is answered.
+        assert docs.search_page("word1 word2", size=3, cursor=page.cursor).hits == following.hits
+        assert docs.facets("word1", ["kind"]).documents > 0
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda docs, **more: docs.search_page("word1", **more),
+        lambda docs, **more: docs.facets("word1", ["kind"], **more),
+        lambda docs, **more: docs.explain("word1", **more),
+        lambda docs, **more: docs.similar("d1", **more),
+    ],
+    ids=["search_page", "facets", "explain", "similar"],
+)
+def test_each_has_a_time_limit(filled, module_dsn, ask):
+    assert ask(filled, timeout=60) is not None
+    with pytest.raises(SearchTimeout, match=r"took longer than its timeout of 1e-06 s"):
+        ask(filled, timeout=1e-6)
+    # Who holds the table keeps the statement waiting until the server ends it.
+    with connect(module_dsn) as holder, holder.transaction():
+        holder.execute("LOCK pgseek.collections")
+        with pytest.raises(SearchTimeout, match=r"timeout of 0.4 s"):
+            ask(filled, timeout=0.4)
+    assert ask(filled) is not None
