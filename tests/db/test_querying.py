@@ -9,6 +9,7 @@ import random
 from collections import Counter
 
 import numpy as np
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -390,11 +391,20 @@ def test_the_async_client_answers_the_same(filled, module_dsn):
     ("options", "message"),
     [
         ({"alhpa": 1}, "unknown options: 'alhpa'"),
-        ({"k": "many"}, "k is many, but must be from 1 to 10000"),
+        ({"k": "many"}, 'k is "many", but must be a whole number from 1 to 10000'),
         ({"k": 2.5}, "k is 2.5"),
         ({"alpha": "high"}, "alpha is high, but must be a number"),
         ({"collapse": "yes"}, "collapse is yes, but must be true or false"),
-        ({"filter": "$.a =="}, "syntax error"),
+        ({"space": "a"}, 'space is "a", but must be a whole number'),
+        ({"min_score": "NaN"}, "min_score is NaN, but must be a number"),
+        (
+            {"filter": "$.a =="},
+            'filter is "$.a ==", but must be the text of a jsonpath predicate: syntax error',
+        ),
+        ({"filter": {"a": 1}}, 'filter is {"a": 1}, but must be the text of a jsonpath predicate'),
+        ({"filter": 3}, "filter is 3, but must be the text of a jsonpath predicate"),
+        ({"boosts": [{"when": "$.a ==", "factor": 2}]}, "which cannot be computed: syntax error"),
+        ({"boosts": [1]}, "the boost 1 is not one that can be computed"),
         ([], "options is [], but must be an object"),
     ],
 )
@@ -402,3 +412,41 @@ def test_options_of_sql_callers_are_checked(filled, module_dsn, options, message
     with pytest.raises(Exception) as caught:
         rows(module_dsn, "SELECT pgseek.explain('docs', 'x', options => %s)", [Jsonb(options)])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "state", "message"),
+    [
+        # Told of what was given, not of what became of it.
+        ("similar('docs', 'd1', options => '[]')", "PGS02", "options is [], but must be an object"),
+        ("similar('docs', 'd1', options => NULL)", "PGS02", "options is NULL, but must be an object"),
+        (
+            "similar('docs', 'd1', options => '{\"space\": \"a\"}')",
+            "PGS02",
+            'space is "a", but must be a whole',
+        ),
+        ("search_page('docs', 'x', options => '3')", "PGS02", "options is 3, but must be an object"),
+        ("search('docs', 'x', space => 99)", "PGS05", "by space 99: it has no such space"),
+        ("search('docs', 'x', budget => 'NaN')", "PGS02", "budget is NaN, but must be a number"),
+        ("reweigh('docs', k1 => -1)", "PGS02", "k1 is -1, but must lie in 0..100"),
+        ("reweigh('docs', b => 'NaN')", "PGS02", "b is NaN, but must lie in 0..1"),
+        ("reweigh('docs', title_weight => 0)", "PGS02", "title_weight is 0, but must lie in 1..100"),
+    ],
+)
+def test_sql_callers_are_told_what_is_wrong(filled, module_dsn, call, state, message):
+    with pytest.raises(psycopg.Error) as caught:
+        rows(module_dsn, f"SELECT * FROM pgseek.{call}")
+    assert (caught.value.sqlstate, message in str(caught.value)) == (state, True), caught.value
+
+
+def test_a_document_without_vectors_has_no_dense_likes(client, dsn):
+    client.create_collection("docs", embedder=CountingEmbedder())
+    rows(dsn, "SELECT pgseek.put_document('docs', 'one', 'words')")
+    with pytest.raises(psycopg.Error, match="document 'one' has no embedding yet"):
+        rows(dsn, """SELECT * FROM pgseek.similar('docs', 'one', options => '{"alpha": 1}')""")
+
+
+def test_an_explanation_says_when_no_leg_can_answer(client, dsn):
+    client.create_collection("docs", embedder=CountingEmbedder())
+    (row,) = rows(dsn, "SELECT pgseek.explain('docs', 'the') AS made")
+    assert row["made"]["degraded"].startswith("no leg can answer: the query holds no lexeme in english")

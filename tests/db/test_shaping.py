@@ -96,6 +96,23 @@ def test_a_boost_is_this_factor(dsn, metadata, given_boost, factor):
 
 
 @pytest.mark.parametrize(
+    ("metadata", "given_boost", "factor"),
+    [
+        # What no double precision holds, or no product of two.
+        ({"stars": 10**400}, {"field": "stars"}, 1e100),
+        ({"stars": 10**400}, {"field": "stars", "weight": -1}, 0),
+        ({"stars": 1e300}, {"field": "stars", "weight": 1e300}, 1e100),
+        ({"stars": 10**400}, {"expression": "$.stars"}, 1e100),
+        ({"at": 10**400}, {"newer": "at", "half_life": 1}, 1),
+        ({"at": -(10**400)}, {"newer": "at", "half_life": 1e-300}, 0),
+    ],
+)
+def test_no_number_of_a_document_keeps_a_search_from_being_answered(dsn, metadata, given_boost, factor):
+    assert boost(dsn, metadata, given_boost) == factor
+    assert boost(dsn, metadata, given_boost, given_boost) == factor
+
+
+@pytest.mark.parametrize(
     ("given_boost", "message"),
     [
         ({}, "is not one that can be computed"),
@@ -364,7 +381,12 @@ def test_the_mean_of_vectors_is_the_sum_of_searches_by_each(module_dsn, filled, 
         ("ARRAY['[1,0]', '[1]']::vector[]", "vector 2 has 1 dimensions, but the first has 2"),
         ("ARRAY['[0,0]']::vector[]", "vector 1 is zero"),
         ("ARRAY['[1,0]', '[-1,0]']::vector[]", "the vectors cancel each other"),
-        ("ARRAY['[1,0]']::vector[], '{1,2}'", "weights is {1,2}, but must be 1 numbers"),
+        (
+            "ARRAY['[1,0]']::vector[], '{1,2}'",
+            "weights is {1,2}, but must be as many finite numbers as vectors (1)",
+        ),
+        ("ARRAY['[1,0]']::vector[], '{NaN}'", "weights is {NaN}"),
+        ("ARRAY['[1,0]']::vector[], '{-Infinity}'", "weights is {-Infinity}"),
         ("ARRAY['[1,0]']::vector[], '{0}'", "weights is {0}"),
     ],
 )

@@ -11,7 +11,8 @@
 --                     the field holds no number. Below 0 counts as 0 but for linear
 --                 {"expression": jsonpath that yields a number, such as "1 + 0.1 * $.rating"}    1 where it yields none
 --             at        the time that ages are counted to
--- Returns:    0 or more; 1 leaves the score as it is. A field "a.b" is b within a.
+-- Returns:    0 or more, at most 1e100; 1 leaves the score as it is. A field "a.b" is b within a. Numbers of metadata count
+--             as 1e100 at most, so that no document's keeps a search from being answered.
 -- Errors:     PGS02 a boost that is none of these, or with another key or value
 -- Volatility: immutable: it reads no table.
 CREATE OR REPLACE FUNCTION pgseek.boost(metadata jsonb, boosts jsonb, at timestamptz)
@@ -29,6 +30,7 @@ DECLARE
     weight double precision;
     factor double precision;
     now double precision := extract(epoch FROM at);
+    largest CONSTANT double precision := 1e100;
 BEGIN
     IF jsonb_typeof(boosts) <> 'array' THEN
         RAISE EXCEPTION 'boosts is %, but must be an array of objects', boosts
@@ -44,10 +46,10 @@ BEGIN
             WHEN 'expression' THEN '{"expression": "string"}' END;
         IF kind IS NULL OR EXISTS (SELECT FROM jsonb_each(one) AS e WHERE jsonb_typeof(e.value) IS DISTINCT FROM allowed ->> e.key) THEN
             RAISE EXCEPTION 'the boost % is not one that can be computed', one USING ERRCODE = 'PGS02',
-                HINT = coalesce(format('with %s go %s', quote_literal(kind), allowed),
-                    'a boost has one of the keys "when", "newer", "field" and "expression"');
+                HINT = coalesce('with ' || quote_literal(kind) || ' go ' || allowed,
+                    'a boost is an object with one of the keys "when", "newer", "field" and "expression"');
         END IF;
-        weight := coalesce((one ->> 'weight')::double precision, 1);
+        weight := least(greatest(coalesce((one ->> 'weight')::double precision, 1), -largest), largest);
         CASE kind
         WHEN 'when' THEN
             factor := (one ->> 'factor')::double precision;
@@ -57,7 +59,7 @@ BEGIN
             factor := CASE WHEN metadata @@ (one ->> 'when')::jsonpath THEN factor ELSE 1 END;
         WHEN 'expression' THEN
             value := jsonb_path_query_first(metadata, (one ->> 'expression')::jsonpath, silent => true);
-            factor := CASE WHEN jsonb_typeof(value) = 'number' THEN (value #>> '{}')::double precision ELSE 1 END;
+            factor := CASE WHEN jsonb_typeof(value) = 'number' THEN pgseek.seconds(value) ELSE 1 END;
         WHEN 'newer' THEN
             IF NOT coalesce((one ->> 'half_life')::double precision > 0, false) THEN
                 RAISE EXCEPTION 'the boost % needs a half_life above 0, in days', one USING ERRCODE = 'PGS02';
@@ -67,7 +69,7 @@ BEGIN
                 RAISE EXCEPTION 'the boost % has an "at" that is not a date such as 2026-01-31', one USING ERRCODE = 'PGS02';
             END IF;
             x := coalesce(pgseek.seconds(one -> 'at'), now) - pgseek.seconds(metadata #> string_to_array(one ->> 'newer', '.'));
-            x := greatest(coalesce(x / 86400 / (one ->> 'half_life')::double precision, 1), 0);
+            x := greatest(coalesce(x / 86400 / greatest((one ->> 'half_life')::double precision, 1 / largest), 1), 0);
             -- Beyond that it is zero, and power() would underflow.
             factor := 1 - weight + CASE WHEN x < 1000 THEN weight * power(0.5::double precision, x) ELSE 0 END;
         WHEN 'field' THEN
@@ -78,12 +80,13 @@ BEGIN
                 RAISE EXCEPTION 'the boost % needs a pivot above 0: the value that counts half', one USING ERRCODE = 'PGS02';
             END IF;
             value := metadata #> string_to_array(one ->> 'field', '.');
-            x := CASE WHEN jsonb_typeof(value) = 'number' THEN (value #>> '{}')::double precision END;
+            -- A number is a number of seconds, whatever it counts.
+            x := CASE WHEN jsonb_typeof(value) = 'number' THEN pgseek.seconds(value) END;
             factor := 1 + weight * CASE coalesce(one ->> 'scale', 'linear')
                 WHEN 'linear' THEN x WHEN 'sqrt' THEN sqrt(greatest(x, 0)) WHEN 'log' THEN ln(1 + greatest(x, 0))
                 ELSE greatest(x, 0) / (greatest(x, 0) + (one ->> 'pivot')::double precision) END;
         END CASE;
-        result := result * greatest(coalesce(factor, 1), 0);
+        result := least(result * least(greatest(coalesce(factor, 1), 0), largest), largest);
     END LOOP;
     RETURN result;
 END

@@ -40,11 +40,13 @@ BEGIN
     SELECT p.outcome, p.reason INTO STRICT result
       FROM pgseek.put_documents(collection, jsonb_build_array(jsonb_build_object('id', external_id, 'text', body,
                'title', title, 'metadata', metadata, 'language', language, 'format', format))) AS p;
-    IF result.outcome = 'rejected' THEN
+    IF result.reason ~ '^language ' THEN
+        RAISE EXCEPTION 'document % is refused: %', quote_literal(external_id), result.reason
+            USING ERRCODE = 'PGS02', HINT = 'SELECT cfgname FROM pg_ts_config lists them';
+    ELSIF result.outcome = 'rejected' THEN
         RAISE EXCEPTION 'document % %', quote_literal(external_id),
             CASE WHEN result.reason ~ '^the document ' THEN substr(result.reason, 14) ELSE 'is refused: ' || result.reason END
-            USING ERRCODE = 'PGS02',
-                  HINT = CASE WHEN result.reason ~ '^language ' THEN 'SELECT cfgname FROM pg_ts_config lists them' ELSE '' END;
+            USING ERRCODE = 'PGS02';
     END IF;
     RETURN result.outcome;
 END

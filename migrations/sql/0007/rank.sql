@@ -69,7 +69,7 @@ BEGIN
      WHERE s.space_id = coalesce(space, of_collection.active_space_id) AND s.collection_id = of_collection.collection_id;
     IF of_space.state IS NULL OR of_space.state NOT IN ('active', 'ready') THEN
         RAISE EXCEPTION 'collection % cannot be searched by space %: %', quote_literal(of_collection.name), space,
-            coalesce(format('it is %s', CASE of_space.state WHEN 'building' THEN 'still being built' ELSE of_space.state END), 'it has no such space')
+            coalesce('it is ' || CASE of_space.state WHEN 'building' THEN 'still being built' ELSE of_space.state END, 'it has no such space')
             USING ERRCODE = 'PGS05', HINT = 'pgseek spaces list shows those it has';
     END IF;
     with_dense := fusion = 'rrf' OR alpha > 0;
@@ -109,8 +109,9 @@ BEGIN
         reason := concat_ws('; ', reason, CASE WHEN with_dense THEN 'dense only: ' END
             || 'the query holds no lexeme in ' || array_to_string(of_collection.languages, ', '));
         IF NOT with_dense THEN
-            RAISE NOTICE 'no leg can answer: the query holds no lexeme in %, and has no embedding',
-                array_to_string(of_collection.languages, ', ');
+            degraded := format('no leg can answer: the query holds no lexeme in %s, and has no embedding',
+                array_to_string(of_collection.languages, ', '));
+            RAISE NOTICE '%', degraded;
             RETURN;
         END IF;
     END IF;

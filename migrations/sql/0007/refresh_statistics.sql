@@ -5,6 +5,7 @@
 -- Arguments:  collection  name
 -- Returns:    the number of chunks (rows for whole documents hold no words and do not count), and the average length now over the one rows are weighed with:
 --             when it is far from 1, reweigh() brings the rows up to date.
+-- Errors:     PGS01 no such collection
 -- Ordering:   none.
 -- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile.

@@ -12,7 +12,8 @@ DECLARE
     day date;
 BEGIN
     IF jsonb_typeof(value) = 'number' THEN
-        RETURN (value #>> '{}')::double precision;
+        -- What a double precision cannot hold is an error of the cast: too large, or too close to zero.
+        RETURN round(least(greatest((value #>> '{}')::numeric, -1e100), 1e100), 100)::double precision;
     END IF;
     part := regexp_match(value #>> '{}', '^([1-9]\d{3})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])'
         '(?:[T ]([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*(?:[Zz]|([-+])(\d{2}):?(\d{2})?)?)?$');

@@ -49,7 +49,7 @@ DECLARE
     of_collection CONSTANT pgseek.collections := pgseek.require_collection(collection);
     most_words CONSTANT integer := 20;
     complete jsonb;
-    space CONSTANT integer := coalesce((options ->> 'space')::integer, of_collection.active_space_id);
+    space integer;
     own uuid;
     words text;
     vector @vector@.vector;
@@ -61,7 +61,9 @@ BEGIN
         RAISE EXCEPTION 'k is %, but must be from 1 to 1000', coalesce(k::text, 'NULL') USING ERRCODE = 'PGS02';
     END IF;
     -- One more, for the document finds itself.
-    complete := pgseek.read_options(of_collection, '{"collapse": true}' || options || jsonb_build_object('k', k + 1));
+    complete := pgseek.read_options(of_collection, CASE jsonb_typeof(options) WHEN 'object'
+        THEN '{"collapse": true}' || options || jsonb_build_object('k', k + 1) ELSE options END);
+    space := coalesce((complete ->> 'space')::integer, of_collection.active_space_id);
     SELECT d.document_id, btrim(concat_ws(' ', nullif(d.title, ''), left(d.body, 2000))) INTO own, words
       FROM pgseek.documents d
      WHERE d.collection_id = of_collection.collection_id AND d.document_id = pgseek.document_id(id);
@@ -74,6 +76,10 @@ BEGIN
         EXECUTE format('SELECT @vector@.avg(@vector@.l2_normalize(e.embedding::@vector@.vector)) FROM pgseek.%I e'
             ' WHERE e.collection_id = $1 AND e.document_id = $2', 'embeddings_' || space)
         INTO vector USING of_collection.collection_id, own;
+    END IF;
+    IF vector IS NULL AND complete ->> 'fusion' = 'weighted' AND (complete ->> 'alpha')::float8 = 1 THEN
+        RAISE EXCEPTION 'alpha is 1, which asks for the dense leg alone, but document % has no embedding yet', quote_literal(id)
+            USING ERRCODE = 'PGS02', HINT = 'leave alpha out, or have it embedded: pgseek worker --once';
     END IF;
     terms := pgseek.read_query(of_collection, words, 'plain', false);
     terms.known := terms.known[:most_words];

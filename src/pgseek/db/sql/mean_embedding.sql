@@ -19,8 +19,9 @@ DECLARE
 BEGIN
     IF n = 0 OR array_position(embeddings, NULL) IS NOT NULL THEN
         RAISE EXCEPTION 'embeddings is %, but must be one vector or more', CASE WHEN n = 0 THEN 'empty' ELSE 'partly NULL' END USING ERRCODE = 'PGS02';
-    ELSIF weights IS NOT NULL AND (cardinality(weights) <> n OR array_position(weights, NULL) IS NOT NULL OR total IS NULL) THEN
-        RAISE EXCEPTION 'weights is %, but must be % numbers, one for each vector and not all zero', weights, n USING ERRCODE = 'PGS02';
+    ELSIF weights IS NOT NULL AND (cardinality(weights) <> n OR array_position(weights, NULL) IS NOT NULL
+        OR total IS NULL OR total > 3e38) THEN
+        RAISE EXCEPTION 'weights is %, but must be as many finite numbers as vectors (%), not all zero', weights, n USING ERRCODE = 'PGS02';
     END IF;
     FOR i IN 1..n LOOP
         IF @vector@.vector_dims(embeddings[i]) <> @vector@.vector_dims(embeddings[1]) THEN

@@ -22,7 +22,7 @@ DECLARE
     o jsonb;
     alpha double precision;
     bound record;
-    number double precision;
+    number numeric;
 BEGIN
     IF given IS NULL OR jsonb_typeof(given) <> 'object' THEN
         RAISE EXCEPTION 'options is %, but must be an object such as {"k": 5}', coalesce(given::text, 'NULL') USING ERRCODE = 'PGS02';
@@ -36,24 +36,25 @@ BEGIN
     o := defaults || given;
     -- Those with a default that must not be NULL come with their bounds; the others may be NULL.
     FOR bound IN SELECT * FROM (VALUES
-        ('k', 1::float8, 10000::float8, true), ('candidates', 1, 10000, false), ('rrf_k', 1, 1000000, true),
-        ('ef_search', 1, 1000, false), ('probes', 1, 32768, false), ('rerank', 1, 100, false),
+        ('k', 1::numeric, 10000::numeric, true), ('candidates', 1, 10000, false), ('rrf_k', 1, 1000000, true),
+        ('space', 1, 2147483647, false), ('ef_search', 1, 1000, false), ('probes', 1, 32768, false), ('rerank', 1, 100, false),
         ('passages', 0, 100, true), ('neighbours', 0, 100, true), ('feedback', 0, 100, true)) AS b (name, least, most, needed)
     LOOP
         IF o ->> bound.name IS NULL AND NOT bound.needed THEN
             CONTINUE;
         END IF;
-        IF jsonb_typeof(o -> bound.name) = 'number' THEN
-            number := (o ->> bound.name)::float8;
-            CONTINUE WHEN number BETWEEN bound.least AND bound.most AND number = trunc(number);
-        END IF;
-        RAISE EXCEPTION '% is %, but must be from % to %', bound.name, coalesce(o ->> bound.name, 'NULL'), bound.least, bound.most
+        number := CASE WHEN jsonb_typeof(o -> bound.name) = 'number' THEN (o ->> bound.name)::numeric END;
+        CONTINUE WHEN number BETWEEN bound.least AND bound.most AND number = trunc(number);
+        RAISE EXCEPTION '% is %, but must be % % to %', bound.name, coalesce(nullif(o -> bound.name, 'null')::text, 'NULL'),
+            CASE WHEN number = trunc(number) OR o ->> bound.name IS NULL THEN 'from' ELSE 'a whole number from' END, bound.least, bound.most
             USING ERRCODE = 'PGS02';
     END LOOP;
     FOR bound IN SELECT * FROM (VALUES ('alpha'), ('diversity'), ('near_duplicates'), ('min_score'), ('min_dense_score'),
         ('min_lexical_score'), ('budget')) AS b (name)
     LOOP
-        IF o ->> bound.name IS NOT NULL AND o ->> bound.name !~ '^[-+0-9.eE]+$|^-?Infinity$|^NaN$' THEN
+        -- A double precision that JSON has no number for comes as text.
+        IF o ->> bound.name IS NOT NULL AND jsonb_typeof(o -> bound.name) <> 'number' AND o ->> bound.name <> ALL ('{Infinity,-Infinity,NaN}')
+            OR o ->> bound.name = 'NaN' AND bound.name ~ '^(min_|budget)' THEN
             RAISE EXCEPTION '% is %, but must be a number', bound.name, o ->> bound.name USING ERRCODE = 'PGS02';
         END IF;
     END LOOP;
@@ -112,7 +113,20 @@ BEGIN
             USING ERRCODE = 'PGS02', HINT = 'it is the cosine from which on a hit repeats a better one: 0.95, say';
     END IF;
     IF o ->> 'boosts' IS NOT NULL THEN
-        PERFORM pgseek.boost('{}', o -> 'boosts', timestamptz 'epoch');
+        BEGIN
+            PERFORM pgseek.boost('{}', o -> 'boosts', timestamptz 'epoch');
+        EXCEPTION WHEN syntax_error OR undefined_object OR data_exception THEN
+            RAISE EXCEPTION 'boosts is %, which cannot be computed: %', o -> 'boosts', SQLERRM USING ERRCODE = 'PGS02';
+        END;
+    END IF;
+    IF o ->> 'filter' IS NOT NULL THEN
+        BEGIN
+            -- A number or an array would be a jsonpath, too, that nothing fulfils.
+            PERFORM (CASE jsonb_typeof(o -> 'filter') WHEN 'string' THEN o ->> 'filter' ELSE '{}' END)::jsonpath;
+        EXCEPTION WHEN syntax_error OR data_exception THEN
+            RAISE EXCEPTION 'filter is %, but must be the text of a jsonpath predicate: %', o -> 'filter', SQLERRM
+                USING ERRCODE = 'PGS02', HINT = 'such as "$.year >= 2020"';
+        END;
     END IF;
     RETURN o;
 END

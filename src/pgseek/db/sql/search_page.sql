@@ -53,7 +53,8 @@ AS $function$
 DECLARE
     of_collection CONSTANT pgseek.collections := pgseek.require_collection(collection);
     -- Passages are of the other candidates, which are not kept.
-    complete CONSTANT jsonb := pgseek.read_options(of_collection, '{"k": 100}' || options);
+    complete CONSTANT jsonb := pgseek.read_options(of_collection,
+        CASE jsonb_typeof(options) WHEN 'object' THEN '{"k": 100}' || options ELSE options END);
     -- What the ranking depends on; which texts are shown with it may change from page to page.
     asked CONSTANT text := md5(jsonb_build_array(of_collection.collection_id, query,
         complete - '{snippets,highlight,neighbours,budget}'::text[])::text);
