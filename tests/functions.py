@@ -138,3 +138,26 @@ OWNERS_RIGHTS = {
     "refresh_statistics",
     "reweigh",
 }
+
+# What a user calls, and docs/sql.md describes; the rest is internal.
+PUBLIC = (
+    "search",
+    "search_page",
+    "similar",
+    "facets",
+    "explain",
+    "put_documents",
+    "put_document",
+    "delete_documents",
+    "delete_document",
+    "put_embeddings",
+    "refresh_statistics",
+    "reweigh",
+    "mean_embedding",
+    "query_kind",
+    "boost",
+    "document_id",
+    "tenant",
+)
+# These begin with a collection's name, too, but are called by triggers and by other functions.
+INTERNAL_BY_NAME = {"follow_rows", "check_model"}

@@ -6,7 +6,7 @@
 --             options      see read_options(); each document comes once unless "collapse" says otherwise
 -- Returns:    as search()
 -- Ordering:   score descending; ties by document_id, ordinal.
--- Errors:     PGS01 no such collection, PGS02 no such document, or an option out of range
+-- Errors:     PGS01 no such collection, PGS02 no such document, or an option out of range, PGS05 no such space
 -- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile, as search(). It writes nothing and runs on a read-only standby.
 CREATE OR REPLACE FUNCTION pgseek.similar(
