@@ -605,7 +605,7 @@ class AsyncCollection:
         filter: Filter | None = None,  # noqa: A002 (the field's word)
         candidates: int | None = None,
         rrf_k: int = 60,
-        query_embedding: Sequence[float] | None = None,
+        query_embedding: Sequence[float] | Sequence[Sequence[float]] | None = None,
         snippets: bool = True,
         highlight: tuple[str, str] = ("<b>", "</b>"),
         normalization: Normalization | None = None,
@@ -733,7 +733,7 @@ class AsyncCollection:
         stages: Stages,
         reranker: Reranker | None,
         expansion: Expansion | None,
-        query_embedding: Sequence[float] | None,
+        query_embedding: Sequence[float] | Sequence[Sequence[float]] | None,
         model: str | None,
     ) -> list[Hit]:
         """Search the collection; if it has changed since it was opened, as it stands now."""
@@ -757,7 +757,7 @@ class AsyncCollection:
         stages: Stages,
         reranker: Reranker | None,
         expansion: Expansion | None,
-        query_embedding: Sequence[float] | None,
+        query_embedding: Sequence[float] | Sequence[Sequence[float]] | None,
         model: str | None,
     ) -> list[Hit]:
         if query_embedding is not None:

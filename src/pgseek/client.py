@@ -598,7 +598,7 @@ class Collection:
         filter: Filter | None = None,  # noqa: A002 (the field's word)
         candidates: int | None = None,
         rrf_k: int = 60,
-        query_embedding: Sequence[float] | None = None,
+        query_embedding: Sequence[float] | Sequence[Sequence[float]] | None = None,
         snippets: bool = True,
         highlight: tuple[str, str] = ("<b>", "</b>"),
         normalization: Normalization | None = None,
@@ -726,7 +726,7 @@ class Collection:
         stages: Stages,
         reranker: Reranker | None,
         expansion: Expansion | None,
-        query_embedding: Sequence[float] | None,
+        query_embedding: Sequence[float] | Sequence[Sequence[float]] | None,
         model: str | None,
     ) -> list[Hit]:
         """Search the collection; if it has changed since it was opened, as it stands now."""
@@ -750,7 +750,7 @@ class Collection:
         stages: Stages,
         reranker: Reranker | None,
         expansion: Expansion | None,
-        query_embedding: Sequence[float] | None,
+        query_embedding: Sequence[float] | Sequence[Sequence[float]] | None,
         model: str | None,
     ) -> list[Hit]:
         if query_embedding is not None:

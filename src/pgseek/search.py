@@ -17,7 +17,7 @@ from pgseek import cache, spaces
 from pgseek.embedders.base import Embedder, Vectors, usable
 from pgseek.embedding import Embedding
 from pgseek.errors import DimensionMismatch, EmbedderError, GeneratorError, InvalidInput, RerankerError
-from pgseek.expansion import Expansion, expand
+from pgseek.expansion import Expansion, expand, joined
 from pgseek.passages import embedding_text
 from pgseek.rerankers.base import Reranker, checked_scores
 from pgseek.stages import Stages, within
@@ -291,21 +291,26 @@ def query_embedding(
 
 
 def given_embedding(info: CollectionInfo, embedding: Any) -> Vectors:
-    """Check a vector the caller brought: (d,), finite and not zero. Returns float32."""
+    """Check a vector the caller brought, (d,), or several, (n, d): finite and not zero. Returns float32 (d,).
+
+    Of several it is the mean of their directions: a search by it is the sum of searches by each.
+    """
     try:
-        vector: Vectors = np.ascontiguousarray(embedding, dtype=np.float32)
+        given: Vectors = np.ascontiguousarray(embedding, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"query_embedding is not a vector of numbers: {error}") from error
-    if vector.shape != (info.identity.dimensions,):
-        size = vector.shape[0] if vector.ndim == 1 else vector.shape
+    dimensions = info.identity.dimensions
+    if given.shape[-1:] != (dimensions,) or given.ndim > 2 or not given.size:
+        size = given.shape[0] if given.ndim == 1 else given.shape
         raise DimensionMismatch(
             f"the query embedding has {size} dimensions, but collection {info.name!r} uses "
-            f"{info.identity.provider}:{info.identity.model} with {info.identity.dimensions}; "
+            f"{info.identity.provider}:{info.identity.model} with {dimensions}; "
             "embed the query with the model of the collection"
         )
-    if not usable(vector):
+    vectors = given.reshape(-1, dimensions)
+    if not all(usable(vector) for vector in vectors):
         raise InvalidInput("query_embedding is zero or holds NaN or infinity: it says nothing of a text")
-    return vector
+    return joined(vectors[0], list(vectors[1:]), len(vectors) - 1)
 
 
 def hit(row: Mapping[str, Any]) -> Hit:

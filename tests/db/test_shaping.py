@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 from support import CountingEmbedder, rows
 
-from pgseek import Client, InvalidInput, Search
+from pgseek import Client, DimensionMismatch, InvalidInput, Search
 from pgseek.db.connection import connect
 
 WORDS = [f"word{n}" for n in range(30)]
@@ -371,6 +371,22 @@ def test_the_mean_of_vectors_is_the_sum_of_searches_by_each(module_dsn, filled, 
     assert one.document_id == max(
         stored, key=lambda key: float(sum(s * (u @ stored[key]) for s, u in zip(shares, units, strict=True)))
     )
+
+
+def test_several_vectors_may_be_given(filled):
+    several = np.array([[3, 1, 0, 0, 0, 0, 0, 1], [0, 0, 2, 1, 0, 0, 1, 0]], dtype=np.float32)
+    model = str(filled.info().identity)
+    units = several / np.linalg.norm(several, axis=1, keepdims=True)
+    found = filled.search("x", query_embedding=several, alpha=1, model=model)
+    mean = filled.search("x", query_embedding=units.mean(axis=0), alpha=1, model=model)
+    assert [(hit.id, hit.dense_score) for hit in found] == [
+        (hit.id, pytest.approx(hit.dense_score, abs=1e-6)) for hit in mean
+    ]
+    for wrong in (several[:, :5], np.zeros((0, 8)), several[None]):
+        with pytest.raises(DimensionMismatch):
+            filled.search("x", query_embedding=wrong, model=model)
+    with pytest.raises(InvalidInput, match="zero or holds NaN"):
+        filled.search("x", query_embedding=[several[0], np.zeros(8)], model=model)
 
 
 @pytest.mark.parametrize(
