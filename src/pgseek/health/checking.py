@@ -7,7 +7,7 @@ from psycopg.sql import SQL
 from pgseek.health import indexes, settings, tables, work
 from pgseek.health.facts import PAGE, Facts, gather
 from pgseek.health.finding import SEVERITIES, HealthFinding
-from pgseek.indexes import INDEX_FROM
+from pgseek.indexes import CODES, INDEX_FROM
 from pgseek.spaces import table_of
 from pgseek.steps import Script, fetch_one, transact
 
@@ -42,11 +42,9 @@ def _gather() -> Script[Facts]:
         head = SQL("SELECT count(*) AS rows FROM (SELECT FROM {} LIMIT %s) AS head")
         row = yield from fetch_one(head.format(table_of(space["space_id"])), [INDEX_FROM])
         space["rows"] = row["rows"] if row else 0
-    codes = facts.indexes.get(indexes.CODES)
-    if codes is not None and codes["bytes"] >= indexes.BLOAT_BYTES and not facts.tables["chunks"]["locked"]:
-        row = yield from fetch_one(
-            _CODES, [min(100.0, 100.0 * PAGES * PAGE / facts.tables["chunks"]["bytes"])]
-        )
+    codes, chunks = facts.indexes.get(CODES), facts.tables["chunks"]
+    if codes is not None and codes["bytes"] >= indexes.BLOAT_BYTES and not chunks["locked"]:
+        row = yield from fetch_one(_CODES, [min(100.0, 100.0 * PAGES * PAGE / max(1, chunks["bytes"]))])
         codes["codes"] = row["codes"] if row else None
     for space in tables.suspects(facts):
         row = yield from fetch_one(
