@@ -614,14 +614,19 @@ def test_a_role_that_may_only_read_sees_its_own(dsn, server_dsn):
     for tenant in ("acme", "beta"):
         with Client(dsn, tenant=tenant) as client:
             client.create_collection("docs", embedder=CountingEmbedder()).ingest(MANY)
-    rows(dsn, "DROP INDEX pgseek.embeddings_1_hnsw, pgseek.embeddings_2_hnsw")
     rows(dsn, "SELECT pgseek.protect()")
     role = f"pgseek_reading_{os.getpid()}"
     rows(server_dsn, f"CREATE ROLE {role} LOGIN PASSWORD 'x' CONNECTION LIMIT 5")
     try:
         rows(dsn, f"GRANT pgseek_reader TO {role}")
         rows(dsn, "INSERT INTO pgseek.tenant_roles VALUES (%s, 'beta')", [role])
-        missing, pool = found(make_conninfo(dsn, user=role, password="x"))
+        reader = make_conninfo(dsn, user=role, password="x")
+        with Client(reader) as client:
+            (measured,) = client.recall(queries=10)
+        assert (measured.tenant, measured.space_id, measured.queries) == ("beta", 2, 10)
+        assert measured.recall is not None
+        rows(dsn, "DROP INDEX pgseek.embeddings_1_hnsw, pgseek.embeddings_2_hnsw")
+        missing, pool = found(reader)
         assert (missing.name, missing.about, missing.tenant) == (
             "index_missing",
             "index of embeddings_2",

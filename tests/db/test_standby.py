@@ -307,13 +307,11 @@ def test_the_command_line_searches_and_examines(primary, standby, command):
         "synchronous_commit_off",
     ]
     code, out, err = command(standby, "doctor", "--recall", "--json")
-    assert (code, err[:9]) == (0, "searching"), out
+    assert (code, err) == (0, "")
     recall = {one["collection"]: one for one in json.loads(out)["recall"]}
     assert list(recall) == sorted(COLLECTIONS)
     assert (recall["many"]["queries"], recall["many"]["recall"] >= 0.95) == (50, True)
-    assert recall["docs"]["detail"].startswith("left out: 7 rows") or recall["docs"]["detail"].startswith(
-        "left out: 6 rows"
-    )
+    assert recall["docs"]["detail"].startswith("left out: 6 rows are compared exactly")
     code, out, err = command(standby, "doctor", "--deep", "--json")
     assert (code, err) == (0, "")
     assert [f["key"] for f in json.loads(out)["examination"]["findings"]] == ["statistics_behind"]

@@ -5,11 +5,18 @@ from __future__ import annotations
 from psycopg.sql import SQL
 
 from pgseek.health import indexes, settings, tables, work
-from pgseek.health.facts import Facts, gather
+from pgseek.health.facts import PAGE, Facts, gather
 from pgseek.health.finding import SEVERITIES, HealthFinding
-from pgseek.indexes import INDEX_FROM
+from pgseek.indexes import CODES, INDEX_FROM
 from pgseek.spaces import table_of
 from pgseek.steps import Script, fetch_one, transact
+
+# How many entries a chunk has in the index of words, by some of them: their stored size tells nothing.
+PAGES = 20
+_CODES = """
+SELECT avg(cardinality(pgseek.bm25_codes(s.collection_id, s.terms)))::float8 AS codes
+  FROM (SELECT c.collection_id, c.terms FROM pgseek.chunks c TABLESAMPLE SYSTEM (%s) LIMIT 500) AS s
+"""
 
 
 def check(pool_size: int) -> Script[tuple[HealthFinding, ...]]:
@@ -35,6 +42,10 @@ def _gather() -> Script[Facts]:
         head = SQL("SELECT count(*) AS rows FROM (SELECT FROM {} LIMIT %s) AS head")
         row = yield from fetch_one(head.format(table_of(space["space_id"])), [INDEX_FROM])
         space["rows"] = row["rows"] if row else 0
+    codes, chunks = facts.indexes.get(CODES), facts.tables["chunks"]
+    if codes is not None and codes["bytes"] >= indexes.BLOAT_BYTES and not chunks["locked"]:
+        row = yield from fetch_one(_CODES, [min(100.0, 100.0 * PAGES * PAGE / max(1, chunks["bytes"]))])
+        codes["codes"] = row["codes"] if row else None
     for space in tables.suspects(facts):
         row = yield from fetch_one(
             "SELECT count(*) AS chunks FROM pgseek.chunks c WHERE c.collection_id = %s"

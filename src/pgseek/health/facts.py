@@ -33,8 +33,6 @@ SELECT current_database() AS name, current_setting('server_version') AS version,
        extract(epoch FROM now() - s.stats_reset)::float8 AS counted_seconds,
        (SELECT extract(epoch FROM now() - min(c.created_at))::float8
           FROM pgseek.collections c) AS used_seconds,
-       (SELECT p.avg_width FROM pg_stats p WHERE p.schemaname = 'pgseek' AND p.tablename = 'chunks'
-           AND p.attname = 'terms') AS terms_width,
        least(CASE WHEN d.datconnlimit >= 0 AND NOT r.rolsuper THEN d.datconnlimit END,
              CASE WHEN r.rolconnlimit >= 0 AND NOT r.rolsuper THEN r.rolconnlimit END) AS connection_limit,
        r.rolname AS role,
@@ -55,7 +53,9 @@ SELECT c.relname AS name, c.reltuples::float8 AS tuples, {_SIZE} AS bytes, {_OPT
        coalesce(s.n_mod_since_analyze, 0) AS modified,
        coalesce(s.seq_scan, 0) + coalesce(s.idx_scan, 0) AS scans,
        greatest(s.last_analyze, s.last_autoanalyze) AS analyzed,
-       greatest(s.last_vacuum, s.last_autovacuum) AS vacuumed
+       greatest(s.last_vacuum, s.last_autovacuum) AS vacuumed,
+       extract(epoch FROM now() - greatest(s.last_analyze, s.last_autoanalyze))::float8 AS analyzed_seconds,
+       extract(epoch FROM now() - greatest(s.last_vacuum, s.last_autovacuum))::float8 AS vacuumed_seconds
   FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
   LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid
  WHERE c.relnamespace = 'pgseek'::regnamespace AND c.relkind = 'r' ORDER BY c.relname

@@ -28,8 +28,8 @@ KEPT_SECONDS = 14 * DAY
 # The bytes of a page that hold entries, and of a table's row at least.
 USABLE = 8152
 LEAST_ROW = 60
-# Measured: 29 bytes for each word of a chunk in 7,490 docstrings; less the more often words repeat.
-CODES_BYTES = 30.0
+# Measured: 13.8 bytes for each code of a chunk in 7,490 docstrings; less the more often words repeat.
+CODES_BYTES = 14.0
 # Where B-trees are filled at random, as by hashes.
 FILLED = 0.7
 
@@ -263,9 +263,8 @@ def expected_bytes(facts: Facts, name: str, index: Row) -> float | None:
     space = _space_of(facts, name)
     if index["method"] == "hnsw" and space is not None:
         return graph_bytes(space, rows)
-    if name == CODES and facts.database["terms_width"]:
-        words = (int(facts.database["terms_width"]) - 16) / 8
-        return rows * max(1.0, words) * CODES_BYTES
+    if name == CODES and index.get("codes"):
+        return rows * float(index["codes"]) * CODES_BYTES
     if index["method"] == "btree" and index["fixed"] and index["is_unique"]:
         # A header, the key on a boundary of eight bytes, and a pointer.
         return rows * (12 + 8 * math.ceil(int(index["width"]) / 8)) / FILLED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pgseek.health.facts import Facts
 from pgseek.health.finding import HealthFinding, command, quoted
@@ -54,10 +54,10 @@ def _switched_off(name: str, table: Row) -> Iterator[HealthFinding]:
         )
 
 
-def _overdue(facts: Facts, last: datetime | None) -> bool:
-    """Return whether autovacuum had the time to come; what was counted may have begun anew."""
-    if last is not None:
-        return (datetime.now(UTC) - last).total_seconds() > OVERDUE_SECONDS
+def _overdue(facts: Facts, seconds: float | None) -> bool:
+    """Return whether autovacuum, here so long ago, had the time to come; it may be counted anew since."""
+    if seconds is not None:
+        return seconds > OVERDUE_SECONDS
     used, counted = facts.database["used_seconds"] or 0.0, facts.database["counted_seconds"]
     return min(used, used if counted is None else counted) > OVERDUE_SECONDS
 
@@ -65,7 +65,7 @@ def _overdue(facts: Facts, last: datetime | None) -> bool:
 def _dead(facts: Facts, name: str, table: Row, works: bool) -> Iterator[HealthFinding]:
     dead, live = table["dead"], table["live"]
     share = dead / max(dead + live, 1)
-    if dead < DEAD_ROWS or share < DEAD_SHARE or (works and not _overdue(facts, table["vacuumed"])):
+    if dead < DEAD_ROWS or share < DEAD_SHARE or (works and not _overdue(facts, table["vacuumed_seconds"])):
         return
     yield HealthFinding(
         "vacuum_missing",
@@ -82,7 +82,7 @@ def _unanalyzed(facts: Facts, name: str, table: Row, works: bool) -> Iterator[He
     modified, live = table["modified"], table["live"]
     if min(modified, live) < MODIFIED_ROWS or modified < MODIFIED_SHARE * live:
         return
-    if works and not _overdue(facts, table["analyzed"]):
+    if works and not _overdue(facts, table["analyzed_seconds"]):
         return
     yield HealthFinding(
         "analyze_missing",
