@@ -429,11 +429,6 @@ def test_options_of_sql_callers_are_checked(filled, module_dsn, options, message
         ("search_page('docs', 'x', options => '3')", "PGS02", "options is 3, but must be an object"),
         ("search('docs', 'x', space => 99)", "PGS05", "by space 99: it has no such space"),
         ("search('docs', 'x', budget => 'NaN')", "PGS02", "budget is NaN, but must be a number"),
-        (
-            "put_embeddings('docs', 'm', '{a}', '{0}', NULL)",
-            "PGS02",
-            "embeddings is NULL, but must be an array",
-        ),
         ("reweigh('docs', k1 => -1)", "PGS02", "k1 is -1, but must lie in 0..100"),
         ("reweigh('docs', b => 'NaN')", "PGS02", "b is NaN, but must lie in 0..1"),
         ("reweigh('docs', title_weight => 0)", "PGS02", "title_weight is 0, but must lie in 1..100"),

@@ -12,7 +12,7 @@
 --             queue and stays divided as it is: into plain pieces of at most 20,000 characters, if no worker has had
 --             it. Where the collection wants more than chunks (document_vectors, questions, summaries) it goes on
 --             waiting.
--- Errors:     PGS01 no such collection, PGS02 no array, arrays of different lengths, or a zero vector,
+-- Errors:     PGS01 no such collection, PGS02 arrays of different lengths, or a vector that is zero,
 --             PGS04 wrong dimensions, PGS05 the vectors of another model, or no such space
 -- Rights:     its owner's, on collections of the session's tenant: see require_collection().
 -- Volatility: volatile. Documents are locked in the order of their ids. Index: primary keys.
@@ -34,10 +34,6 @@ DECLARE
     place bigint;
     stored bigint;
 BEGIN
-    IF embeddings IS NULL OR external_ids IS NULL OR ordinals IS NULL THEN
-        RAISE EXCEPTION '% is NULL, but must be an array', CASE WHEN embeddings IS NULL THEN 'embeddings'
-            WHEN external_ids IS NULL THEN 'external_ids' ELSE 'ordinals' END USING ERRCODE = 'PGS02';
-    END IF;
     IF cardinality(external_ids) IS DISTINCT FROM cardinality(ordinals) OR cardinality(ordinals) IS DISTINCT FROM cardinality(embeddings)
         OR text_hashes IS NOT NULL AND cardinality(text_hashes) IS DISTINCT FROM cardinality(embeddings) THEN
         RAISE EXCEPTION 'external_ids, ordinals and embeddings% have % elements, but must have as many each',
