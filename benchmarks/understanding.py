@@ -3,7 +3,8 @@
     python benchmarks/understanding.py DIR… [--embedder wordllama] [--drop-self] [--language english] [--queries 600]
 
 Beside them stand the collection's own alpha, and the best fixed one of 0, 0.1, …, 1: chosen with the judgements at hand, it is what
-tuning could reach. The kinds and their factors were chosen by looking at scifact, gitbugs-hadoop and xquad-r.
+tuning could reach. The kinds and their factors were chosen by looking at scifact, gitbugs-hadoop and
+xquad-r with wordllama, and at the latter two with MiniLM.
 """
 
 from __future__ import annotations

@@ -164,27 +164,28 @@ def test_kinds_of_queries(module_dsn, query, kind):
 
 
 @pytest.mark.parametrize(
-    ("query", "factor"),
+    ("query", "static", "other"),
     [
-        ("how do I cache a function", 4 / 3),
-        ("functools.lru_cache", 1 / 2),
-        ("cache function", 1),
-        ("a long text that asks for the results of a function", 2 / 3),
+        ("how do I cache a function", 4 / 3, 3 / 2),
+        ("functools.lru_cache", 1 / 2, 1),
+        ("cache function", 1, 1),
+        ("a long text that asks for the results of a function", 2 / 3, 1),
     ],
 )
-def test_auto_is_the_search_with_that_alpha(client, query, factor):
-    docs = client.create_collection("docs", embedder=CountingEmbedder())
-    docs.ingest(CORPUS)
-    base = docs.info().settings["alpha"]
-    expected = docs.search(query, alpha=base * factor)
-    for found in (docs.search(query, alpha="auto"), docs.search(query, fusion="auto")):
-        assert [(hit.id, hit.score) for hit in found] == [
-            (hit.id, pytest.approx(hit.score)) for hit in expected
-        ]
-    made = docs.explain(Search(query, alpha="auto"))
-    assert made.alpha == pytest.approx(base * factor)
-    assert made.kind in {"question", "identifier", "short", "other"}
-    assert docs.explain(query).kind is None
+def test_auto_is_the_search_with_that_alpha(client, query, static, other):
+    for embedder, factor in (("wordllama", static), (CountingEmbedder(), other)):
+        docs = client.create_collection("static" if embedder == "wordllama" else "other", embedder=embedder)
+        docs.ingest(CORPUS)
+        base = docs.info().settings["alpha"]
+        expected = docs.search(query, alpha=base * factor)
+        for found in (docs.search(query, alpha="auto"), docs.search(query, fusion="auto")):
+            assert [(hit.id, hit.score) for hit in found] == [
+                (hit.id, pytest.approx(hit.score)) for hit in expected
+            ]
+        made = docs.explain(Search(query, alpha="auto"))
+        assert made.alpha == pytest.approx(base * factor)
+        assert made.kind in {"question", "identifier", "short", "other"}
+        assert docs.explain(query).kind is None
 
 
 def test_a_collection_may_search_so_by_default(client):
@@ -192,7 +193,7 @@ def test_a_collection_may_search_so_by_default(client):
     docs.ingest(CORPUS)
     settings = docs.info().settings
     assert (settings["fusion"], settings["alpha"]) == ("auto", 0.4)
-    assert docs.explain("functools.lru_cache").alpha == pytest.approx(0.2)
+    assert docs.explain("how is that").alpha == pytest.approx(0.6)
     assert docs.explain(Search("functools.lru_cache", alpha=0.9)).alpha == 0.9
     # Never above the dense leg alone.
     high = client.create_collection("high", embedder=CountingEmbedder(), alpha=0.9, fusion="auto")

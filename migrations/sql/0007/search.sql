@@ -12,7 +12,8 @@
 --             fusion           'weighted': every candidate is scored in both legs, each leg divided
 --                              by its maximum, alpha * dense + (1 - alpha) * lexical.
 --                              'auto': weighted, with an alpha that the kind of the query chooses, see query_kind():
---                              the collection's for short ones, 4/3 of it for questions, 1/2 for identifiers, else 2/3
+--                              the collection's, 3/2 of it for questions; with the static embedder wordllama 4/3 for
+--                              questions, 1/2 for identifiers, 1 for short ones, else 2/3
 --                              'rrf': the sum of 1 / (rrf_k + rank) over the legs (Cormack et al. 2009)
 --             normalization    how 'weighted' makes the legs comparable: 'max' divides each by its maximum;
 --                              'minmax' first takes off the lowest dense score among the first candidates, for

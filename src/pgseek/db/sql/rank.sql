@@ -56,14 +56,6 @@ BEGIN
         RAISE EXCEPTION 'the query has % characters, but at most 20000 are allowed', length(query) USING ERRCODE = 'PGS02';
     END IF;
 
-    IF fusion = 'auto' THEN
-        -- Measured with benchmarks/understanding.py: what the setting is for a short query, others move from.
-        kind := pgseek.query_kind(query);
-        fusion := 'weighted';
-        alpha := least(1, alpha * CASE kind WHEN 'question' THEN 4 / 3.0 WHEN 'identifier' THEN 1 / 2.0 WHEN 'short' THEN 1 ELSE 2 / 3.0 END);
-        options := options || jsonb_build_object('fusion', fusion, 'alpha', alpha);
-    END IF;
-
     -- The dense leg: whether it can run, and with which vector.
     SELECT s.* INTO of_space FROM pgseek.embedding_spaces s
      WHERE s.space_id = coalesce(space, of_collection.active_space_id) AND s.collection_id = of_collection.collection_id;
@@ -71,6 +63,16 @@ BEGIN
         RAISE EXCEPTION 'collection % cannot be searched by space %: %', quote_literal(of_collection.name), space,
             coalesce('it is ' || CASE of_space.state WHEN 'building' THEN 'still being built' ELSE of_space.state END, 'it has no such space')
             USING ERRCODE = 'PGS05', HINT = 'pgseek spaces list shows those it has';
+    END IF;
+    IF fusion = 'auto' THEN
+        -- As measured with benchmarks/understanding.py. Averages of token vectors know words, not their context: names, and
+        -- statements of many words, are better left to the lexical leg then.
+        kind := pgseek.query_kind(query);
+        fusion := 'weighted';
+        alpha := least(1, alpha * CASE WHEN of_space.provider = 'wordllama'
+            THEN CASE kind WHEN 'question' THEN 4 / 3.0 WHEN 'identifier' THEN 1 / 2.0 WHEN 'short' THEN 1 ELSE 2 / 3.0 END
+            ELSE CASE kind WHEN 'question' THEN 3 / 2.0 ELSE 1 END END);
+        options := options || jsonb_build_object('fusion', fusion, 'alpha', alpha);
     END IF;
     with_dense := fusion = 'rrf' OR alpha > 0;
     IF query_embedding IS NOT NULL AND @vector@.vector_dims(query_embedding) <> of_space.dimensions THEN
