@@ -275,16 +275,18 @@ def test_a_lease_is_renewed_while_the_embedder_takes_its_time(client, dsn):
     class Slow(CountingEmbedder):
         def embed_documents(self, texts):
             if texts != [PROBE]:
-                time.sleep(1.5)
+                time.sleep(4)
             return super().embed_documents(texts)
 
+    # Long enough for a machine that is slow to renew it, several times within what the embedder takes.
+    lease = QueuePolicy(lease=1.5)
     docs = client.create_collection("docs", embedder=Slow())
     put(dsn, "1 text")
-    thread = threading.Thread(target=docs.drain_queue, kwargs={"policy": SOON})
+    thread = threading.Thread(target=docs.drain_queue, kwargs={"policy": lease})
     thread.start()
     stolen = []
     while thread.is_alive():
-        stolen += run(client, queue.claim(docs.info(), "thief", SOON, 1))[0]
+        stolen += run(client, queue.claim(docs.info(), "thief", lease, 1))[0]
         time.sleep(0.05)
     thread.join()
     # Once it is stored there is nothing to claim either.

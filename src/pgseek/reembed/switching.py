@@ -125,7 +125,7 @@ def retire(info: CollectionInfo, space: SpaceInfo, patience: float = 60.0) -> Sc
             f"space {space.space_id} ({space}) is the one that is searched; activate another one first"
         )
 
-    def write() -> Script[str]:
+    def write() -> Script[None]:
         yield from fetch(
             "SELECT FROM pgseek.collection_statistics WHERE collection_id = %s FOR UPDATE",
             [info.collection_id],
@@ -133,21 +133,22 @@ def retire(info: CollectionInfo, space: SpaceInfo, patience: float = 60.0) -> Sc
         row = yield from fetch_one(
             "UPDATE pgseek.embedding_spaces s SET state = 'retired' WHERE s.space_id = %s AND NOT EXISTS"
             " (SELECT FROM pgseek.collections c WHERE c.active_space_id = s.space_id)"
-            " RETURNING clock_timestamp()::text AS at",
+            " RETURNING s.space_id",
             [space.space_id],
         )
         if row is None:
             raise InvalidInput(f"space {space.space_id} ({space}) is the one that is searched by now")
-        return str(row["at"])
 
-    at = yield from transact(write)
+    yield from transact(write)
+    # Asked for when that is committed: what began before may not have seen it.
+    (now,) = yield from fetch("SELECT clock_timestamp()::text AS at")
     end = time.monotonic() + patience
     # A search reads which space is the active one, and then its table: those under way end first.
     while time.monotonic() < end and (
         yield from fetch(
             "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             " AND xact_start < %s::timestamptz AND backend_type = 'client backend' LIMIT 1",
-            [at],
+            [now["at"]],
         )
     ):
         yield from sleep(0.1)
