@@ -700,13 +700,7 @@ class AsyncCollection:
             neighbours=neighbours,
             feedback=feedback,
         )
-        defaults = self._client._settings
-        policy = SearchPolicy(
-            on_embedder_error=on_embedder_error or defaults.on_embedder_error,
-            timeout=defaults.search_timeout if timeout is None else timeout,
-            rerank_top=rerank_top,
-            rerank_budget=rerank_budget,
-        )
+        policy = self._policy(timeout, on_embedder_error, rerank_top, rerank_budget)
         if reranker is None and (rerank_top, rerank_budget) != (None, None):
             raise InvalidInput("rerank_top and rerank_budget are a reranker's: give reranker, too")
         if query_embedding is not None and model is None:
@@ -719,6 +713,7 @@ class AsyncCollection:
             raise InvalidInput("expand embeds what is written for the query: leave query_embedding out")
         made = None if reranker is None else await self._client._own_model(as_reranker, reranker)
         expansion = None if expand is None else await self._client._own_model(as_expansion, expand)
+        # A model's loading does not count.
         stages = Stages(self.name, policy)
         with self._client._observer.search(stages, request) as found:
             hits = await self._follow_search(request, stages, made, expansion, query_embedding, model)
@@ -874,7 +869,7 @@ class AsyncCollection:
             near_duplicates=near_duplicates,
             space=space,
         )
-        stages = self._stages(timeout)
+        stages = Stages(self.name, self._policy(timeout))
         return await self._follow(lambda info: querying.similar(info, id, k, request, stages))
 
     async def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
@@ -1334,7 +1329,7 @@ class AsyncCollection:
         self, make: Callable[[embedding_scripts.Embedding, Stages], Script[T]], timeout: float | None
     ) -> T:
         """Run a script that may embed a query; if the collection changed since it was opened, once more."""
-        stages = self._stages(timeout)
+        stages = Stages(self.name, self._policy(timeout))
         info = self._info
         try:
             return await self._client._run(make(await self._embedding(info), stages))
@@ -1345,10 +1340,20 @@ class AsyncCollection:
             stages.again()
         return await self._client._run(make(await self._embedding(now), stages))
 
-    def _stages(self, timeout: float | None) -> Stages:
+    def _policy(
+        self,
+        timeout: float | None,
+        on_embedder_error: OnEmbedderError | None = None,
+        rerank_top: int | None = None,
+        rerank_budget: float | None = None,
+    ) -> SearchPolicy:
         defaults = self._client._settings
-        seconds = defaults.search_timeout if timeout is None else timeout
-        return Stages(self.name, SearchPolicy(on_embedder_error=defaults.on_embedder_error, timeout=seconds))
+        return SearchPolicy(
+            on_embedder_error=on_embedder_error or defaults.on_embedder_error,
+            timeout=defaults.search_timeout if timeout is None else timeout,
+            rerank_top=rerank_top,
+            rerank_budget=rerank_budget,
+        )
 
     async def _embedding(self, info: CollectionInfo) -> embedding_scripts.Embedding:
         policy = self._client._settings.cache_policy()

@@ -19,7 +19,7 @@ from pgseek.embedders.registry import providers
 from pgseek.errors import DatabaseError, PgseekError
 from pgseek.passages import embedding_text
 from pgseek.spaces import Fingerprint
-from pgseek.steps import Script, fetch, fetch_one, transact, within
+from pgseek.steps import Script, fetch, fetch_one, for_tenant, transact
 from pgseek.types import CollectionInfo, InputType, ProbeReport, SpaceInfo, SpaceProbe
 
 # Below it is another model. Batches, threads and half precision leave 1 - cosine below 1e-6, a model in
@@ -72,7 +72,7 @@ def probe(
     for info in infos:
         for space in (yield from spaces.live(info.collection_id)):
             probed = prober.probe(replace(info, space=space))
-            found.append((yield from within(info.tenant, probed)))
+            found.append((yield from for_tenant(info.tenant, probed)))
     return ProbeReport(tuple(found))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
-from pgseek import search, spaces
+from pgseek import search
 from pgseek.embedders.base import Vectors
 from pgseek.embedding import Embedding
 from pgseek.errors import InvalidInput
@@ -202,9 +202,7 @@ def _asked(
 
     Where the embedder fails and may, there is none: then the function answers by words, and says so.
     """
-    info = run.info
-    if request.space is not None and request.space != info.space_id:
-        info = replace(info, space=(yield from spaces.find(info, request.space)))
+    info = yield from search.searched(run.info, request, stages)
     run = run.of(info.space)
     if not embedded or search.only_lexical(info, request):
         return info, None
@@ -224,12 +222,10 @@ def _parameters(info: CollectionInfo, request: Search, embedding: Vectors | None
 
 def _options(request: Search) -> dict[str, Any]:
     """Return k, and what of the request is not the default, as the SQL functions take it."""
-    given = {name: getattr(request, name) for name, usual in _DEFAULTS.items()}
+    given = {name: getattr(request, name) for name in _DEFAULTS}
+    given["alpha"], given["fusion"] = search.weighing(request)
     # What k is by default differs from function to function.
     changed = {name: value for name, value in given.items() if name == "k" or value != _DEFAULTS[name]}
-    if changed.get("alpha") == "auto":
-        del changed["alpha"]
-        changed["fusion"] = "auto"
     if "boosts" in changed:
         changed["boosts"] = [dict(one) for one in request.boosts]
     return changed

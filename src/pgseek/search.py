@@ -22,7 +22,7 @@ from pgseek.passages import embedding_text
 from pgseek.rerankers.base import Reranker, checked_scores
 from pgseek.stages import Stages, within
 from pgseek.steps import CallTimeout, Script, call, embed_query, fetch
-from pgseek.types import CachePolicy, CollectionInfo, Hit, Match, Passage, Search
+from pgseek.types import Alpha, CachePolicy, CollectionInfo, Fusion, Hit, Match, Passage, Search
 
 log = logging.getLogger("pgseek")
 # Of the time that is left, the share an embedder may take where the words alone may answer as well.
@@ -58,7 +58,7 @@ def search(
     expansion: Expansion | None = None,
 ) -> Script[list[Hit]]:
     """Embed the query (through the cache) and expand it, unless only the lexical leg runs, then search."""
-    info = yield from _searched(run.info, request, stages)
+    info = yield from searched(run.info, request, stages)
     run = run.of(info.space)
     embedding = None
     if not only_lexical(info, request):
@@ -79,7 +79,7 @@ def search_given(
     model: str | None = None,
 ) -> Script[list[Hit]]:
     """Search with a vector (d,) that the caller brought, and may say what made it."""
-    info = yield from _searched(info, request, stages)
+    info = yield from searched(info, request, stages)
     return (yield from _finished(info, request, stages, reranker, given_embedding(info, given), model))
 
 
@@ -87,7 +87,7 @@ def search_without(
     info: CollectionInfo, request: Search, stages: Stages, reranker: Reranker | None = None
 ) -> Script[list[Hit]]:
     """Search by words alone, since there is no embedder; ``stages`` says why."""
-    info = yield from _searched(info, request, stages)
+    info = yield from searched(info, request, stages)
     return (yield from _finished(info, by_words(request), stages, reranker, None))
 
 
@@ -106,7 +106,7 @@ def only_lexical(info: CollectionInfo, request: Search) -> bool:
     )
 
 
-def _searched(info: CollectionInfo, request: Search, stages: Stages) -> Script[CollectionInfo]:
+def searched(info: CollectionInfo, request: Search, stages: Stages) -> Script[CollectionInfo]:
     """Return the collection with the space that the request asks for."""
     number = request.space
     if number is None or number == info.space_id:
@@ -253,13 +253,17 @@ def search_with(
 def _options(request: Search) -> dict[str, Any]:
     """Return the arguments of the SQL function that are fields of the request, in its types."""
     given = {name: getattr(request, name) for name in _OPTIONS}
-    if request.alpha == "auto":
-        given.update(alpha=None, fusion="auto")
+    given["alpha"], given["fusion"] = weighing(request)
     for name in _NUMBERS:
         given[name] = None if given[name] is None else float(given[name])
     given["highlight"] = list(request.highlight)
     given["boosts"] = Jsonb([dict(one) for one in request.boosts]) if request.boosts else None
     return given
+
+
+def weighing(request: Search) -> tuple[Alpha | None, Fusion | None]:
+    """Return alpha and fusion as the SQL functions take them: there 'auto' is a fusion."""
+    return (None, "auto") if request.alpha == "auto" else (request.alpha, request.fusion)
 
 
 def query_embedding(

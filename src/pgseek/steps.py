@@ -500,7 +500,7 @@ def embed_query(embedder: Embedder, text: str, seconds: float | None = None) -> 
     return (yield from call(partial(checked_query, embedder, text), seconds))
 
 
-def within(tenant: str, script: Script[T]) -> Script[T]:
+def for_tenant(tenant: str, script: Script[T]) -> Script[T]:
     """Run a script for a tenant, in a session that serves several: each of its statements knows whose it is.
 
     A script that is started beside it, or on a connection of its own, runs for the tenant, too.
@@ -509,7 +509,7 @@ def within(tenant: str, script: Script[T]) -> Script[T]:
     while not isinstance(step := advance(script, result, error=error), Done):
         result, error = None, None
         try:
-            result = yield _for_tenant(tenant, step)
+            result = yield _told(tenant, step)
         except GeneratorExit:
             close(script)
             raise
@@ -518,7 +518,7 @@ def within(tenant: str, script: Script[T]) -> Script[T]:
     return step.value
 
 
-def _for_tenant(tenant: str, step: Step) -> Step:
+def _told(tenant: str, step: Step) -> Step:
     def told(script: Callable[[], Generator[Any, Any, Any]], *, session: bool = False) -> Script[Any]:
         yield from fetch("SELECT set_config('pgseek.tenant', %s, %s)", [tenant, not session])
         return (yield from script())
@@ -526,10 +526,10 @@ def _for_tenant(tenant: str, step: Step) -> Step:
     match step:
         case Fetch(statement, parameters):
             return Transact(lambda: told(lambda: fetch(statement, parameters)))
-        case Transact(script):
-            return Transact(lambda: told(script))
+        case Transact(script, seconds):
+            return Transact(lambda: told(script), seconds)
         case Start(script):
-            return Start(lambda: within(tenant, script()))
+            return Start(lambda: for_tenant(tenant, script()))
         case StartAlone(script):
             return StartAlone(lambda: told(script, session=True))
         case _:

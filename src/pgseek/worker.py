@@ -33,7 +33,7 @@ from pgseek.errors import (
 from pgseek.generators.base import TextGenerator
 from pgseek.loading import settle
 from pgseek.prepare import check_batch_size
-from pgseek.steps import Script, Stop, listen, sleep, within
+from pgseek.steps import Script, Stop, for_tenant, listen, sleep
 from pgseek.types import CachePolicy, CollectionId, CollectionInfo, QueuePolicy, SpaceId, WorkReport
 
 # Seconds: how long what does not work is left alone, from the first to the longest time.
@@ -247,7 +247,7 @@ class _Worker:
         spending = Spending(run.spending.price)
         counts = Counts(spending=spending)
         try:
-            found = yield from within(
+            found = yield from for_tenant(
                 info.tenant,
                 serve(
                     replace(run, spending=spending), self.job.worker, self.job.policy, self.job.batch, counts
@@ -283,7 +283,7 @@ class _Worker:
         written, served.unsettled = served.unsettled, 0
         served.settled_at = time.monotonic()
         try:
-            yield from within(run.info.tenant, settle(run.info, written))
+            yield from for_tenant(run.info.tenant, settle(run.info, written))
         except ConnectionFailed:
             served.unsettled = written
             raise

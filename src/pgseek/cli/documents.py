@@ -22,6 +22,13 @@ from pgseek.types import SearchReport
 
 Name = Annotated[str, typer.Argument(metavar="COLLECTION")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Filters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        help="key=value, a JSON object, or a jsonpath predicate ($…); all given ones must hold",
+    ),
+]
 Alpha = Annotated[
     str | None,
     typer.Option(help="weight of the dense leg, 0..1: 1 is dense only; auto leaves it to the kind of query"),
@@ -42,13 +49,7 @@ def search(
     alpha: Alpha = None,
     fusion: Annotated[str | None, typer.Option(help="weighted, rrf or auto")] = None,
     lexical: Annotated[str | None, typer.Option(help="bm25, ts_rank_cd or ts_rank")] = None,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter",
-            help="key=value, a JSON object, or a jsonpath predicate ($…); all given ones must hold",
-        ),
-    ] = None,
+    filters: Filters = None,
     candidates: Annotated[int | None, typer.Option(help="rows taken from each leg")] = None,
     normalization: Annotated[
         str | None, typer.Option(help="max, or minmax for embedders whose cosines lie close together")

@@ -7,18 +7,11 @@ from typing import Annotated, Any, cast
 import typer
 from rich.markup import escape
 
-from pgseek.cli.documents import Alpha, Json, Name, parse_alpha, parse_filters
+from pgseek.cli.documents import Alpha, Filters, Json, Name, parse_alpha, parse_filters
 from pgseek.cli.output import err, out, print_hits, print_json, table
 from pgseek.cli.state import state_of
 from pgseek.querying import Explanation, Facets
 from pgseek.types import Search
-
-Filters = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--filter", help="key=value, a JSON object, or a jsonpath predicate ($…); all given ones must hold"
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:

@@ -12,7 +12,7 @@ from pgseek.health.finding import HealthFinding, command
 from pgseek.indexing.building import Told
 from pgseek.indexing.measuring import Aim, Measure, Source, count_rows, take_sample
 from pgseek.indexing.tuning import lists_of
-from pgseek.steps import Script, fetch, within
+from pgseek.steps import Script, fetch, for_tenant
 from pgseek.types import CollectionInfo, SpaceId, SpaceInfo, SpaceState
 from pgseek.vectors import VectorIndex
 
@@ -71,7 +71,7 @@ def measure(names: Sequence[str] | None, aim: Aim, progress: Told | None) -> Scr
         for space in (yield from spaces.live(info.collection_id)):
             if space.state in {"active", "ready"}:
                 measured = _patiently(info, space, aim, progress)
-                found.append((yield from within(info.tenant, measured)))
+                found.append((yield from for_tenant(info.tenant, measured)))
     return tuple(found)
 
 

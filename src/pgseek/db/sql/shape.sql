@@ -65,16 +65,12 @@ BEGIN
             ' LEFT JOIN pgseek.%I e ON e.collection_id = $3 AND e.document_id = r.document_id AND e.ordinal = r.ordinal',
             'embeddings_' || of_space.space_id)
         INTO vectors
-        USING (SELECT array_agg(r.document_id ORDER BY r.n) FROM unnest(rows) WITH ORDINALITY AS r (
-                   document_id, ordinal, place, score, dense_score, dense_distance, dense_rank, dense_part, lexical_score,
-                   lexical_rank, lexical_part, boost, duplicates, n)),
-              (SELECT array_agg(r.ordinal ORDER BY r.n) FROM unnest(rows) WITH ORDINALITY AS r (
-                   document_id, ordinal, place, score, dense_score, dense_distance, dense_rank, dense_part, lexical_score,
-                   lexical_rank, lexical_part, boost, duplicates, n)),
+        USING (SELECT array_agg((rows[i]).document_id ORDER BY i) FROM generate_subscripts(rows, 1) AS i),
+              (SELECT array_agg((rows[i]).ordinal ORDER BY i) FROM generate_subscripts(rows, 1) AS i),
               of_collection.collection_id;
         highest := greatest(abs(rows[1].score), 1e-9);
-        SELECT array_agg((1 - diversity) * r.score / highest ORDER BY r.n) INTO relevance
-          FROM (SELECT (rows[i]).score, i AS n FROM generate_subscripts(rows, 1) AS i) AS r;
+        SELECT array_agg((1 - diversity) * (rows[i]).score / highest ORDER BY i) INTO relevance
+          FROM generate_subscripts(rows, 1) AS i;
         closest := array_fill(0::double precision, ARRAY[cardinality(rows)]);
         closest_to := array_fill(0, ARRAY[cardinality(rows)]);
         WHILE cardinality(picked) < k LOOP
