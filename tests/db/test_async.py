@@ -40,7 +40,14 @@ def filled(dsn):
 
 
 async def pool_of(client):
-    return client._runner._pool.get_stats()
+    """The pool's figures once all its connections are back: a worker of its own takes them back, or, where a
+    cancelled search left one unusable, makes another in its place."""
+    for _ in range(200):
+        stats = client._runner._pool.get_stats()
+        if stats["pool_available"] == stats["pool_size"]:
+            break
+        await asyncio.sleep(0.05)
+    return stats
 
 
 def slow_scores(query, texts):
