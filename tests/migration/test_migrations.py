@@ -475,7 +475,7 @@ def test_what_was_there_is_protected_like_what_is_made_now(empty_dsn, dsn, revis
         "SELECT FROM pg_stats WHERE schemaname = 'pgseek' AND attname IN ('title', 'body', 'text', 'lexeme', 'name')",
     )
     assert known == []
-    schema.downgrade(empty_dsn, "-1")
+    schema.downgrade(empty_dsn, "0006")
     left = policies(empty_dsn)
     assert [row for row in left["tables"] if row["relrowsecurity"] or row["rules"]] == []
     assert left["statistics"] == []

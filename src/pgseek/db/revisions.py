@@ -5,7 +5,7 @@ A test holds this list against the migration scripts.
 
 from __future__ import annotations
 
-KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 HEAD = KNOWN[-1]
 VERSION_TABLE = "alembic_version"
 SCHEMA = "pgseek"

@@ -1,0 +1,1 @@
+"""Fine-tuning an embedding model on a collection's own pairs."""
