@@ -19,9 +19,14 @@ SQL = Path(__file__).parent.parent / "sql"
 # Of earlier revisions, with another signature now.
 DROPPED = ()
 # In the order they can be made in.
-FUNCTIONS = ()
+FUNCTIONS = (
+    "fuse",
+    "read_examples",
+    "recommend",
+    "protect",
+)
 # What of them earlier revisions had, by the revision that froze it last.
-BEFORE: dict[str, tuple[str, ...]] = {}
+BEFORE: dict[str, tuple[str, ...]] = {"0007": ("fuse", "protect")}
 
 TABLES = """
 """
@@ -70,3 +75,5 @@ def downgrade():
     run(BACK)
     for of_revision, names in BEFORE.items():
         run_files(of_revision, names)
+    # Rights of what was made again.
+    op.execute("SELECT pgseek.protect()")

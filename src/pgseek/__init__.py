@@ -57,6 +57,7 @@ from pgseek.indexing.measuring import IndexRecall
 from pgseek.indexing.options import IndexOption
 from pgseek.indexing.tuning import IndexTuning
 from pgseek.querying import Explanation, Facet, Facets, FacetValue, Page
+from pgseek.recommending import Event
 from pgseek.rerankers.base import Reranker
 from pgseek.rerankers.callable import CallableReranker
 from pgseek.rerankers.registry import create_reranker
@@ -117,6 +118,7 @@ __all__ = [
     "Embedder",
     "EmbedderError",
     "EmbedderIdentity",
+    "Event",
     "Expansion",
     "Explanation",
     "Expression",

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from itertools import count as counter
 from pathlib import Path
@@ -29,7 +30,7 @@ from pgseek import documents as document_scripts
 from pgseek import drain as drain_scripts
 from pgseek import embedding as embedding_scripts
 from pgseek import ingest as ingest_scripts
-from pgseek import metadata_indexes, querying
+from pgseek import metadata_indexes, querying, recommending
 from pgseek import plan as plan_scripts
 from pgseek import probing as probing_scripts
 from pgseek import queue as queue_scripts
@@ -871,6 +872,65 @@ class AsyncCollection:
         )
         stages = Stages(self.name, self._policy(timeout))
         return await self._follow(lambda info: querying.similar(info, id, k, request, stages))
+
+    async def recommend(
+        self,
+        liked: str | Iterable[str] = (),
+        disliked: str | Iterable[str] = (),
+        *,
+        k: int = 10,
+        strategy: recommending.Strategy = "rocchio",
+        history: Iterable[recommending.Event | Mapping[str, Any] | tuple[str, recommending.When]] = (),
+        half_life: timedelta | float | str | None = None,
+        now: recommending.When | None = None,
+        exclude: str | Iterable[str] = (),
+        on_missing: recommending.OnMissing = "raise",
+        disliked_weight: float | None = None,
+        filter: Filter | None = None,  # noqa: A002
+        boosts: Sequence[Mapping[str, Any]] = (),
+        diversity: float = 0.0,
+        near_duplicates: float | None = None,
+        min_dense_score: float | None = None,
+        collapse: bool | None = None,
+        space: int | None = None,
+        timeout: float | None = None,
+    ) -> list[Hit]:
+        """Return the ``k`` documents (1..1,000) that somebody will like, by what they liked and disliked.
+
+        Stored vectors are compared; nothing is embedded. 'rocchio' looks near the mean of the liked ones,
+        away from that of the disliked by ``disliked_weight`` (0..1, default 0.2). 'best_score' looks near
+        each liked one, and leaves out what is nearer to a disliked one. ``history`` are events (id, at,
+        weight), of which each counts weight * 2 ** (-age / half_life); ``half_life`` is in seconds, a
+        timedelta or an interval ('30 days'), and ages are counted to ``now``, by default the server's
+        time. Nothing of it is returned again, nor are documents in ``exclude``. Ids that are not stored
+        raise, or are left out with ``on_missing='ignore'``. The other options are those of `Search`.
+
+        Raises:
+            InvalidInput: also if nothing stored and embedded is liked. CollectionNotFound, DatabaseError.
+        """
+        examples = recommending.Examples(
+            liked=recommending.ids("liked", liked),
+            disliked=recommending.ids("disliked", disliked),
+            history=recommending.events(history),
+            half_life=half_life,
+            now=now,
+            exclude=recommending.ids("exclude", exclude),
+            strategy=strategy,
+            disliked_weight=disliked_weight,
+            on_missing=on_missing,
+        )
+        request = Search(
+            "-",
+            filter=to_jsonpath(filter),
+            boosts=boosts,
+            diversity=diversity,
+            near_duplicates=near_duplicates,
+            min_dense_score=min_dense_score,
+            collapse=collapse,
+            space=space,
+        )
+        stages = Stages(self.name, self._policy(timeout))
+        return await self._follow(lambda info: recommending.recommend(info, examples, k, request, stages))
 
     async def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
         """Return a document, None if there is no such id."""

@@ -126,7 +126,7 @@ class Explanation:
 
 def page(run: Embedding, request: Search, stages: Stages, size: int, cursor: str | None) -> Script[Page]:
     """Return a page: the first of a new ranking, or what a cursor says. Raises `InvalidInput`."""
-    _check_count("size", size, 1000)
+    check_count("size", size, 1000)
     info, embedding = yield from _asked(run, request, stages, embedded=cursor is None)
     parameters = {**_parameters(info, request, embedding), "size": size, "cursor": cursor}
     rows = yield from _fetch(stages, _PAGE, parameters)
@@ -150,7 +150,7 @@ def facets(
     """Count documents by values of their metadata. Raises `InvalidInput`."""
     if over not in OVERS:
         raise InvalidInput(f"over is {over!r}, but must be one of {', '.join(OVERS)}")
-    _check_count("most", most, 10_000_000)
+    check_count("most", most, 10_000_000)
     if isinstance(wanted, str) or not all(isinstance(one, str) for one in wanted):
         raise InvalidInput(f"facets is {wanted!r}, but must be a list such as ['module', 'year:histogram']")
     if request is None:
@@ -185,7 +185,7 @@ def similar(
     stages: Stages,
 ) -> Script[list[Hit]]:
     """Return the documents most like a stored one. Raises `InvalidInput`, also if there is none."""
-    _check_count("k", k, 1000)
+    check_count("k", k, 1000)
     parameters = {"collection": info.name, "id": id, "k": k, "options": Jsonb(_options(request))}
     return [search.hit(row) for row in (yield from _fetch(stages, _SIMILAR, parameters))]
 
@@ -220,15 +220,19 @@ def _parameters(info: CollectionInfo, request: Search, embedding: Vectors | None
     }
 
 
-def _options(request: Search) -> dict[str, Any]:
-    """Return k, and what of the request is not the default, as the SQL functions take it."""
+def search_options(request: Search) -> dict[str, Any]:
+    """Return what of the request is not the default, as the SQL functions take it."""
     given = {name: getattr(request, name) for name in _DEFAULTS}
     given["alpha"], given["fusion"] = search.weighing(request)
-    # What k is by default differs from function to function.
-    changed = {name: value for name, value in given.items() if name == "k" or value != _DEFAULTS[name]}
+    changed = {name: value for name, value in given.items() if value != _DEFAULTS[name]}
     if "boosts" in changed:
         changed["boosts"] = [dict(one) for one in request.boosts]
     return changed
+
+
+def _options(request: Search) -> dict[str, Any]:
+    # What k is by default differs from function to function.
+    return {"k": request.k, **search_options(request)}
 
 
 def _facet(found: Mapping[str, Any]) -> Facet:
@@ -239,6 +243,7 @@ def _facet(found: Mapping[str, Any]) -> Facet:
     return Facet(tuple(values), found.get("others", 0), found["missing"])
 
 
-def _check_count(name: str, value: object, most: int) -> None:
+def check_count(name: str, value: object, most: int) -> None:
+    """Raise `InvalidInput` for what is not a whole number from 1 to ``most``."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise InvalidInput(f"{name} is {value!r}, but must be a whole number from 1 to {most:,}")

@@ -62,6 +62,47 @@ def test_similar_documents(pgseek):
     assert (code, "has no document 'nope'" in err) == (2, True)
 
 
+def test_recommended_documents(pgseek, tmp_path):
+    code, out, err = pgseek(
+        "recommend", "docs", "--liked", "lru_cache", "--disliked", "errno", "-k", 2, "--json"
+    )
+    assert code == 0, err
+    assert len(json.loads(out)) == 2
+    assert not {"lru_cache", "errno"} & {hit["id"] for hit in json.loads(out)}
+    history = tmp_path / "history.jsonl"
+    history.write_text(
+        '{"id": "lru_cache", "at": "2026-01-31"}\n\n{"id": "gone", "at": "2026-01-30", "weight": 2}\n'
+    )
+    arguments = (
+        "recommend",
+        "docs",
+        "--history",
+        history,
+        "--half-life",
+        "30 days",
+        "--strategy",
+        "best_score",
+    )
+    code, _, err = pgseek(*arguments)
+    assert (code, "has no document 'gone'" in err) == (2, True)
+    code, out, err = pgseek(*arguments, "--ignore-missing", "--exclude", "reduce", "--now", "2026-02-01")
+    assert code == 0, err
+    assert "  1. " in out
+    assert "reduce" not in out
+    history.write_text("lru_cache\n")
+    code, _, err = pgseek(*arguments)
+    assert (code, "history.jsonl:1: not JSON" in err) == (2, True)
+    history.write_text('["lru_cache"]\n')
+    assert "history.jsonl:1: ['lru_cache'] is no event" in pgseek(*arguments)[2]
+    code, _, err = pgseek("recommend", "docs", "--history", tmp_path / "none.jsonl")
+    assert (code, "cannot read the history" in err) == (2, True)
+    code, _, err = pgseek("recommend", "docs", "--disliked", "errno")
+    assert (code, "nothing is liked" in err) == (2, True)
+    everything = [part for one in CORPUS[1:] for part in ("--exclude", one["id"])]
+    code, out, err = pgseek("recommend", "docs", "--liked", CORPUS[0]["id"], *everything)
+    assert code == 0, err
+
+
 def test_an_explanation_is_told_in_words(pgseek):
     code, out, err = pgseek("explain", "docs", "cache functoin +results", "--filter", "module=functools")
     assert code == 0, err

@@ -274,6 +274,7 @@ BY_NAME = {
     "search": "SELECT * FROM pgseek.search(%s, 'quokka')",
     "search_page": "SELECT * FROM pgseek.search_page(%s, 'quokka')",
     "similar": "SELECT * FROM pgseek.similar(%s, 'plan')",
+    "recommend": "SELECT * FROM pgseek.recommend(%s, '{plan}')",
     "explain": "SELECT pgseek.explain(%s, 'quokka')",
     "facets": "SELECT pgseek.facets(%s, 'quokka', '{secret}')",
     "put_documents": """SELECT * FROM pgseek.put_documents(%s, '[{"id": "plan", "text": "new"}]')""",

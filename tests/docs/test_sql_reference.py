@@ -26,6 +26,7 @@ CALLS = {
     "search": f"pgseek.search({ASKED}, {{}})",
     "search_page": "pgseek.search_page('books', 'lamp', {})",
     "similar": "pgseek.similar('books', 'lamps', {})",
+    "recommend": "pgseek.recommend('books', '{{lamps}}', {})",
     "facets": "pgseek.facets('books', 'lamp', {})",
     "reweigh": "pgseek.reweigh('books', {})",
 }
@@ -49,6 +50,11 @@ FAILING = {
         "PGS01": "similar('no', 'x')",
         "PGS02": "similar('books', 'never_stored')",
         "PGS05": """similar('books', 'lamps', options => '{"space": 99}')""",
+    },
+    "recommend": {
+        "PGS01": "recommend('no', '{x}')",
+        "PGS02": "recommend('books', '{never_stored}')",
+        "PGS05": """recommend('books', '{lamps}', options => '{"space": 99}')""",
     },
     "facets": {
         "PGS01": "facets('no', 'x')",

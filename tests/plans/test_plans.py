@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import date, timedelta
 
@@ -115,6 +116,33 @@ def test_a_collapsed_search_uses_the_same_indexes(filled, options):
     assert "Seq Scan on chunks" not in ranking
     assert "Seq Scan on embeddings_1" not in ranking
     assert "Seq Scan on documents" not in ranking
+
+
+@pytest.mark.parametrize("seen", [0, 500])
+@pytest.mark.parametrize("strategy", ["rocchio", "best_score"])
+def test_recommendations_walk_the_index_past_what_was_seen(filled, strategy, seen):
+    with connect(filled) as connection:
+        nearest = connection.execute(
+            "SELECT array_agg(d.external_id) AS ids FROM (SELECT e.document_id FROM pgseek.embeddings_1 e ORDER BY"
+            " (e.embedding <=> (SELECT x.embedding FROM pgseek.embeddings_1 x WHERE x.document_id"
+            " = pgseek.document_id('17'))) + 0 LIMIT %s) AS n JOIN pgseek.documents d USING (document_id)",
+            [seen],
+        ).fetchall()[0]["ids"]
+    options = json.dumps({"strategy": strategy, "exclude": nearest or []})
+    call = f"SELECT * FROM pgseek.recommend('docs', '{{17}}', '{{4711}}', options => '{options}')"
+    plans_seen, found = every_plan(filled, call)
+    assert len(found) == 10
+    assert not {row["external_id"] for row in found} & set(nearest or [])
+    (walk,) = [plan for plan in plans_seen if "dense AS (" in plan]
+    passed = int(re.search(r"Index Scan using embeddings_1_hnsw .*?actual.*?rows=(\d+)", walk)[1])
+    assert 100 <= passed <= 100 + seen + 2
+    # The branch that compares everything is planned, and not taken.
+    assert re.search(r"Seq Scan on embeddings_1 .*never executed", walk)
+    others = [
+        plan for plan in plans_seen if "FROM examples" in plan or "measured AS (" in plan or SHOWN in plan
+    ]
+    assert len(others) == (3 if strategy == "best_score" else 2)
+    assert not any("Seq Scan" in plan for plan in others)
 
 
 def test_bm25_alone_uses_gin_and_leaves_the_vectors_alone(filled):

@@ -1,22 +1,26 @@
-"""Questions besides a search: pages, facets, similar documents, and how a search came about."""
+"""Questions besides a search: pages, facets, likes of documents, and how a search came about."""
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 from rich.markup import escape
 
-from pgseek.cli.documents import Alpha, Filters, Json, Name, parse_alpha, parse_filters
+from pgseek.cli.documents import Alpha, Filters, Json, Name, parse_alpha, parse_boosts, parse_filters
 from pgseek.cli.output import err, out, print_hits, print_json, table
 from pgseek.cli.state import state_of
+from pgseek.errors import InvalidInput
 from pgseek.querying import Explanation, Facets
 from pgseek.types import Search
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the root."""
-    for command in (page, facets, similar, explain):
+    for command in (page, facets, similar, recommend, explain):
         app.command()(command)
 
 
@@ -91,6 +95,63 @@ def similar(
         print_hits(hits)
 
 
+def recommend(
+    context: typer.Context,
+    collection: Name,
+    liked: Annotated[list[str] | None, typer.Option("--liked", help="id of a document; repeat")] = None,
+    disliked: Annotated[list[str] | None, typer.Option("--disliked", help="id of a document; repeat")] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='JSON lines, such as {"id": "a", "at": "2026-01-31", "weight": 1}; - is input',
+        ),
+    ] = None,
+    half_life: Annotated[
+        str | None, typer.Option(help="in which an event loses half of its weight: '30 days', or seconds")
+    ] = None,
+    now: Annotated[str | None, typer.Option(help="what ages are counted to; default: the time it is")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="an id not to return; repeat")
+    ] = None,
+    ignore_missing: Annotated[
+        bool, typer.Option("--ignore-missing", help="go on without ids that are not stored")
+    ] = False,
+    strategy: Annotated[str, typer.Option(help="rocchio or best_score")] = "rocchio",
+    disliked_weight: Annotated[
+        float | None, typer.Option(help="0..1: how much the disliked count with rocchio; default: 0.2")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="documents returned, 1..1,000")] = 10,
+    filters: Filters = None,
+    boost: Annotated[list[str] | None, typer.Option(help="a JSON object; see docs/shaping.md")] = None,
+    diversity: Annotated[float, typer.Option(help="0..1")] = 0.0,
+    space: Annotated[int | None, typer.Option(help="another embedding space than the active one")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find what somebody will like, by what they liked and disliked."""
+    with state_of(context).client() as client:
+        hits = client.collection(collection).recommend(
+            liked or (),
+            disliked or (),
+            k=k,
+            strategy=cast("Any", strategy),
+            history=_read_history(history),
+            half_life=half_life,
+            now=now,
+            exclude=exclude or (),
+            on_missing="ignore" if ignore_missing else "raise",
+            disliked_weight=disliked_weight,
+            filter=parse_filters(filters or []),
+            boosts=parse_boosts(boost or []),
+            diversity=diversity,
+            space=space,
+        )
+    if as_json:
+        print_json(hits)
+    else:
+        print_hits(hits)
+
+
 def explain(
     context: typer.Context,
     collection: Name,
@@ -108,6 +169,28 @@ def explain(
         print_json(found)
     else:
         _print_explanation(found)
+
+
+def _read_history(path: Path | None) -> list[dict[str, Any]]:
+    if path is None:
+        return []
+    try:
+        lines = sys.stdin if str(path) == "-" else path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the history {str(path)!r}: {error}") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                event = json.loads(line)
+            except ValueError as error:
+                raise InvalidInput(f"{path}:{number}: not JSON: {error}") from error
+            if not isinstance(event, dict):
+                raise InvalidInput(
+                    f'{path}:{number}: {event!r} is no event such as {{"id": "a", "at": "2026-01-31"}}'
+                )
+            found.append(event)
+    return found
 
 
 def _print_facets(found: Facets) -> None:

@@ -66,6 +66,8 @@ FUNCTIONS = (
     "search",
     "search_page",
     "similar",
+    "read_examples",
+    "recommend",
     "explain",
     "facet",
     "facets",

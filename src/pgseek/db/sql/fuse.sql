@@ -2,7 +2,7 @@
 -- Arguments:  of_collection, of_space  rows of collections and embedding_spaces
 --             query_embedding  NULL: the dense leg does not run
 --             terms            see read_query()
---             options          see read_options()
+--             options          see read_options(); beside those "excluded", ids of documents that the dense leg passes by
 --             candidates       rows taken from each leg
 --             kept             rows returned, NULL for all that were fused
 --             budget           milliseconds for the BM25 leg
@@ -38,6 +38,7 @@ DECLARE
     alpha CONSTANT double precision := options ->> 'alpha';
     lexical CONSTANT text := options ->> 'lexical';
     filter CONSTANT jsonpath := options ->> 'filter';
+    excluded CONSTANT uuid[] := (SELECT array_agg(x::uuid) FROM jsonb_array_elements_text(options -> 'excluded') AS x);
     with_dense CONSTANT boolean := query_embedding IS NOT NULL;
     with_lexical boolean := (fusion = 'rrf' OR alpha < 1) AND terms.lexemes <> '{}';
     codes integer[];
@@ -106,6 +107,11 @@ BEGIN
         walk_where := walk_where || ' AND (SELECT c.lexemes @@ $10' || restricted || ' FROM pgseek.chunks c WHERE c.collection_id = $1'
             ' AND c.document_id = e.document_id AND c.ordinal = e.ordinal)';
     END IF;
+    IF excluded IS NOT NULL THEN
+        -- A hashed list, however long it is; in every version of PostgreSQL.
+        dense_where := dense_where || ' AND e.document_id NOT IN (SELECT unnest($22))';
+        walk_where := walk_where || ' AND e.document_id NOT IN (SELECT unnest($22))';
+    END IF;
     -- Adding zero keeps the planner from walking the index for the few that match.
     IF exact_dense THEN
         rerank := 1;
@@ -119,6 +125,11 @@ BEGIN
     -- many again; with a restriction, more. In what a walk brings after its end, the nearest are not complete.
     SELECT greatest(3 * wanted, CASE WHEN terms.restriction IS NULL THEN 1.5 ELSE 4 END * wanted * s.chunks / exact_below) INTO passed
       FROM pgseek.collection_statistics s WHERE s.collection_id = of;
+    IF excluded IS NOT NULL THEN
+        -- Should all of them be nearer than what is wanted.
+        SELECT CASE WHEN filter IS NULL AND terms.restriction IS NULL THEN wanted ELSE passed END + count(*) INTO passed
+          FROM pgseek.chunks c WHERE c.collection_id = of AND c.document_id = ANY (excluded);
+    END IF;
 
     -- Each leg limits in its own CTE; places are given in a second one, so that the first keeps its
     -- index order (and can run next to the data when the tables are distributed).
@@ -247,6 +258,6 @@ BEGIN
     INTO hits, dense_found, lexical_found, exact_lexical
     USING of, query_embedding, words, candidates, asked, filter, kept, alpha, (options ->> 'rrf_k')::integer,
           terms.restriction, always, terms.dimensions, terms.weights, terms.counts, terms.required, codes,
-          (options ->> 'depth')::integer, budget, wanted, among, passed;
+          (options ->> 'depth')::integer, budget, wanted, among, passed, excluded;
 END
 $function$;
