@@ -56,6 +56,7 @@ from pgseek.indexing.describing import IndexState
 from pgseek.indexing.measuring import IndexRecall
 from pgseek.indexing.options import IndexOption
 from pgseek.indexing.tuning import IndexTuning
+from pgseek.memory import MemoryIndex
 from pgseek.querying import Explanation, Facet, Facets, FacetValue, Page
 from pgseek.rerankers.base import Reranker
 from pgseek.rerankers.callable import CallableReranker
@@ -142,6 +143,7 @@ __all__ = [
     "InvalidInput",
     "Limits",
     "Match",
+    "MemoryIndex",
     "MetadataIndex",
     "MissingExtra",
     "Needs",
