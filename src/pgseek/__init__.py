@@ -56,6 +56,7 @@ from pgseek.indexing.describing import IndexState
 from pgseek.indexing.measuring import IndexRecall
 from pgseek.indexing.options import IndexOption
 from pgseek.indexing.tuning import IndexTuning
+from pgseek.memory import MemoryIndex
 from pgseek.querying import Explanation, Facet, Facets, FacetValue, Page
 from pgseek.recommending import Event
 from pgseek.rerankers.base import Reranker
@@ -144,6 +145,7 @@ __all__ = [
     "InvalidInput",
     "Limits",
     "Match",
+    "MemoryIndex",
     "MetadataIndex",
     "MissingExtra",
     "Needs",
