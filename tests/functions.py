@@ -70,6 +70,14 @@ READING = {
     " ORDER BY s.space_id",
     "nearest": "SELECT n.* FROM (SELECT embedding FROM pgseek.embeddings_1 ORDER BY document_id, ordinal LIMIT 1)"
     " AS one, pgseek.nearest(1, one.embedding, 3) AS n",
+    "similar_pairs": "SELECT p.* FROM pgseek.similar_pairs(1, ARRAY[pgseek.document_id('lru_cache')], 0.1) AS p",
+    "query_marks": "SELECT pgseek.query_marks('how do I disable the cache of 2 functions')",
+    "tell_apart": "SELECT pgseek.tell_apart('cancel order 123', 'cancel order 124')",
+    "question_key": "SELECT pgseek.question_key('How is a function cached?')",
+    "check_question": "SELECT pgseek.check_question('how', '')",
+    "question_vector": "SELECT pgseek.question_vector(s, '', 'how', NULL) FROM pgseek.embedding_spaces s"
+    " WHERE s.space_id = 1",
+    "find_answer": "SELECT * FROM pgseek.find_answer('docs', 'how is a function cached')",
     "query_kind": "SELECT pgseek.query_kind('how do I cache')",
     "seconds": """SELECT pgseek.seconds('"2026-02-30T10:00:00+02:00"')""",
     "boost": """SELECT pgseek.boost('{"year": 2020}', '[{"when": "$.year > 2000", "factor": 2}]', 'epoch')""",
@@ -119,6 +127,8 @@ WRITING = {
     "delete_by_id": "SELECT pgseek.delete_by_id(1, ARRAY[pgseek.document_id('lru_cache')])",
     "delete_documents": "SELECT pgseek.delete_documents('docs', '{lru_cache}')",
     "delete_document": "SELECT pgseek.delete_document('docs', 'lru_cache')",
+    "put_answer": "SELECT pgseek.put_answer('docs', 'how is a function cached', 'by lru_cache')",
+    "clear_answers": "SELECT pgseek.clear_answers('docs')",
     "follow_rows": "SELECT pgseek.follow_rows('docs', NULL, '{lru_cache}')",
 }
 
@@ -141,6 +151,9 @@ OWNERS_RIGHTS = {
     "delete_document",
     "refresh_statistics",
     "reweigh",
+    "find_answer",
+    "put_answer",
+    "clear_answers",
 }
 
 # What a user calls, and docs/sql.md describes; the rest is internal.
@@ -159,6 +172,10 @@ PUBLIC = (
     "refresh_statistics",
     "reweigh",
     "mean_embedding",
+    "find_answer",
+    "put_answer",
+    "clear_answers",
+    "tell_apart",
     "query_kind",
     "boost",
     "document_id",

@@ -23,15 +23,64 @@ FUNCTIONS = (
     "fuse",
     "read_examples",
     "recommend",
+    "similar_pairs",
+    "query_marks",
+    "tell_apart",
+    "question_key",
+    "check_question",
+    "question_vector",
+    "find_answer",
+    "put_answer",
+    "clear_answers",
     "protect",
 )
 # What of them earlier revisions had, by the revision that froze it last.
 BEFORE: dict[str, tuple[str, ...]] = {"0007": ("fuse", "protect")}
 
 TABLES = """
+-- Which documents were looked for duplicates of, as they were then, and from what similarity on pairs were kept.
+CREATE TABLE pgseek.duplicate_scans (
+    collection_id integer NOT NULL REFERENCES pgseek.collections (collection_id) ON DELETE CASCADE,
+    space_id integer NOT NULL,
+    document_id uuid NOT NULL,
+    content_hash bytea NOT NULL,
+    min_similarity real NOT NULL,
+    CONSTRAINT duplicate_scans_pkey PRIMARY KEY (collection_id, space_id, document_id)
+);
+-- document_id is the smaller one.
+CREATE TABLE pgseek.duplicate_pairs (
+    collection_id integer NOT NULL REFERENCES pgseek.collections (collection_id) ON DELETE CASCADE,
+    space_id integer NOT NULL,
+    document_id uuid NOT NULL,
+    other_id uuid NOT NULL,
+    similarity double precision NOT NULL,
+    overlap real NOT NULL,
+    CONSTRAINT duplicate_pairs_pkey PRIMARY KEY (collection_id, space_id, document_id, other_id)
+);
+CREATE INDEX duplicate_pairs_other_id_idx ON pgseek.duplicate_pairs (collection_id, space_id, other_id);
+CREATE TABLE pgseek.answers (
+    collection_id integer NOT NULL REFERENCES pgseek.collections (collection_id) ON DELETE CASCADE,
+    space_id integer NOT NULL,
+    scope text NOT NULL,
+    key bytea NOT NULL,
+    question text NOT NULL,
+    answer text NOT NULL,
+    embedding @vector@.vector,
+    sketch bit varying,
+    documents uuid[] NOT NULL,
+    hashes bytea[] NOT NULL,
+    metadata jsonb NOT NULL DEFAULT '{}',
+    stored_at timestamptz NOT NULL,
+    expires_at timestamptz,
+    CONSTRAINT answers_pkey PRIMARY KEY (collection_id, space_id, scope, key)
+);
+CREATE INDEX answers_sketch_idx ON pgseek.answers (collection_id, space_id, scope) INCLUDE (key, sketch);
 """
 
 BACK = """
+DROP TABLE pgseek.answers;
+DROP TABLE pgseek.duplicate_pairs;
+DROP TABLE pgseek.duplicate_scans;
 """
 
 

@@ -45,7 +45,7 @@ HOLDS_ROWS = {
         "generated_texts",
         "rate_limits",
     ),
-    *("ingest_queue", "embeddings_1", "embeddings_2"),
+    *("ingest_queue", "embeddings_1", "embeddings_2", "duplicate_scans", "duplicate_pairs", "answers"),
 }
 NAMES_NOBODY = {"alembic_version"}
 
@@ -107,12 +107,23 @@ def places(module_dsn, server_dsn):
             client.collection(name, embedder=CountingEmbedder()).search("where is the quokka")
         with made.session("writer", tenant) as session:
             session.execute("SELECT pgseek.put_document(%s, 'queued', 'a text that waits')", [name])
+            session.execute(
+                "SELECT pgseek.put_answer(%s, 'where is the quokka', %s)", [name, f"at the {tenant} zoo"]
+            )
             for statement in (
                 "INSERT INTO pgseek.embedding_claims VALUES ('i', '\\x01', now() + interval '1 day', %s)",
                 "INSERT INTO pgseek.generated_texts (identity, text_hash, texts, tenant) VALUES ('i', '\\x01', '{q}', %s)",
                 "INSERT INTO pgseek.rate_limits (name, state, tenant) VALUES ('i', '{1}', %s)",
             ):
                 session.execute(statement, [tenant])
+    for ids in (made.own, made.other):
+        place = [ids["collection"], ids["space"]]
+        rows(dsn, "INSERT INTO pgseek.duplicate_scans SELECT %s, %s, gen_random_uuid(), 'h', 0.9", place)
+        rows(
+            dsn,
+            "INSERT INTO pgseek.duplicate_pairs SELECT %s, %s, gen_random_uuid(), gen_random_uuid(), 1, 1",
+            place,
+        )
     rows(dsn, "ANALYZE")
     yield made
     for name in logins.values():
@@ -284,6 +295,9 @@ BY_NAME = {
     "delete_document": "SELECT pgseek.delete_document(%s, 'plan')",
     "refresh_statistics": "SELECT * FROM pgseek.refresh_statistics(%s)",
     "reweigh": "SELECT pgseek.reweigh(%s)",
+    "find_answer": "SELECT * FROM pgseek.find_answer(%s, 'where is the quokka')",
+    "put_answer": "SELECT pgseek.put_answer(%s, 'where is the quokka', 'here')",
+    "clear_answers": "SELECT pgseek.clear_answers(%s)",
     "require_collection": "SELECT (pgseek.require_collection(%s)).*",
     "follow_rows": """SELECT pgseek.follow_rows(%s, NULL, '{plan}')""",
 }
@@ -311,6 +325,7 @@ BY_ID = {
     "mirror_documents": "SELECT pgseek.mirror_documents({collection}, ARRAY[pgseek.document_id('plan')])",
     "misplaced_chunks": "SELECT * FROM pgseek.misplaced_chunks({collection}, pgseek.document_id('plan'), 'x')",
     "nearest": "SELECT * FROM pgseek.nearest({space}, '[1,0,0,0,0,0,0,0]')",
+    "similar_pairs": "SELECT * FROM pgseek.similar_pairs({space}, ARRAY[pgseek.document_id('plan')], 0.5)",
     "parse_query": "SELECT * FROM pgseek.parse_query({collection}, '{{english}}', '+quokka zyzz* zyzzogetom')",
     "vocabulary": "SELECT * FROM pgseek.vocabulary({collection}, 'z')",
     "check_model": "SELECT pgseek.check_model('docs', 1, {space}, NULL)",
@@ -325,6 +340,8 @@ BY_ROW = {
     "rank": f"SELECT * FROM pgseek.rank({_ROW}, 'where is the quokka', NULL, pgseek.read_options({_ROW}, '{{{{}}}}'), 3)",
     "show": f"SELECT * FROM pgseek.show({_ROW}, ARRAY[ROW(pgseek.document_id('plan'), 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,"
     f" NULL)::pgseek.candidate], NULL, pgseek.read_query({_ROW}, 'quokka'), pgseek.read_options({_ROW}, '{{{{}}}}'), NULL)",
+    "question_vector": "SELECT pgseek.question_vector(jsonb_populate_record(NULL::pgseek.embedding_spaces,"
+    " jsonb_build_object('space_id', {space}, 'dimensions', 8, 'identity', 'x')), 'beta', 'where is the quokka', NULL)",
     "facet": "SELECT pgseek.facet({collection}, ARRAY[pgseek.document_id('price')], 'secret')",
 }
 # Of numbers that are salted or compared, and nothing else.

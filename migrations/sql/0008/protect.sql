@@ -17,9 +17,9 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     -- With the rights of their owner: each looks at the tenant itself.
-    reading CONSTANT text[] := '{search,search_page,similar,recommend,explain,facets,tenant,tenant_collections,is_of_tenant}';
+    reading CONSTANT text[] := '{search,search_page,similar,recommend,explain,facets,find_answer,tenant,tenant_collections,is_of_tenant}';
     writing CONSTANT text[] := '{put_documents,put_document,put_embeddings,delete_documents,delete_document,'
-        'refresh_statistics,reweigh}';
+        'refresh_statistics,reweigh,put_answer,clear_answers}';
     reader CONSTANT boolean := EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'pgseek_reader');
     writer CONSTANT boolean := EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'pgseek_writer');
     -- Columns of one of a few words each.

@@ -332,6 +332,77 @@ generated_texts = Table(
 )
 
 
+# Which documents were looked for duplicates of, as they were then, and from what similarity on pairs were kept.
+duplicate_scans = Table(
+    "duplicate_scans",
+    metadata,
+    Column(
+        "collection_id",
+        Integer,
+        ForeignKey(collections.c.collection_id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("space_id", Integer, nullable=False),
+    Column("document_id", Uuid, nullable=False),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("min_similarity", REAL, nullable=False),
+    PrimaryKeyConstraint("collection_id", "space_id", "document_id"),
+)
+
+# Documents that are alike; document_id is the smaller one.
+duplicate_pairs = Table(
+    "duplicate_pairs",
+    metadata,
+    Column(
+        "collection_id",
+        Integer,
+        ForeignKey(collections.c.collection_id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("space_id", Integer, nullable=False),
+    Column("document_id", Uuid, nullable=False),
+    Column("other_id", Uuid, nullable=False),
+    # Of their vectors, and of their letters.
+    Column("similarity", Double, nullable=False),
+    Column("overlap", REAL, nullable=False),
+    PrimaryKeyConstraint("collection_id", "space_id", "document_id", "other_id"),
+    Index("duplicate_pairs_other_id_idx", "collection_id", "space_id", "other_id"),
+)
+
+# Answers of the caller's, by the question.
+answers = Table(
+    "answers",
+    metadata,
+    Column(
+        "collection_id",
+        Integer,
+        ForeignKey(collections.c.collection_id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("space_id", Integer, nullable=False),
+    # What else the answer depends on: a filter, a user.
+    Column("scope", Text, nullable=False),
+    # Of the question, see question_key().
+    Column("key", LargeBinary, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("embedding", VECTOR()),
+    # The signs of the embedding.
+    Column("sketch", postgresql.BIT(varying=True)),
+    # Those it cites, and their content_hash then.
+    Column("documents", ARRAY(Uuid), nullable=False),
+    Column("hashes", ARRAY(LargeBinary), nullable=False),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("stored_at", DateTime(timezone=True), nullable=False),
+    # NULL: never.
+    Column("expires_at", DateTime(timezone=True)),
+    PrimaryKeyConstraint("collection_id", "space_id", "scope", "key"),
+    Index(
+        "answers_sketch_idx", "collection_id", "space_id", "scope", postgresql_include=["key", "sketch"]
+    ),
+)
+
+
 def embedding_table(space_id: SpaceId, dimensions: int, storage: Storage) -> Table:
     """Return the table of one embedding space, with its own `MetaData`.
 
