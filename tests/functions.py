@@ -79,6 +79,7 @@ READING = {
     " WHERE s.space_id = 1",
     "find_answer": "SELECT * FROM pgseek.find_answer('docs', 'how is a function cached')",
     "query_kind": "SELECT pgseek.query_kind('how do I cache')",
+    "auto_alpha": "SELECT pgseek.auto_alpha(0.3, 'question', 'wordllama')",
     "seconds": """SELECT pgseek.seconds('"2026-02-30T10:00:00+02:00"')""",
     "boost": """SELECT pgseek.boost('{"year": 2020}', '[{"when": "$.year > 2000", "factor": 2}]', 'epoch')""",
     "read_options": f"SELECT pgseek.read_options({_DOCS}, '{{}}')",

@@ -32,10 +32,12 @@ FUNCTIONS = (
     "find_answer",
     "put_answer",
     "clear_answers",
+    "auto_alpha",
+    "rank",
     "protect",
 )
 # What of them earlier revisions had, by the revision that froze it last.
-BEFORE: dict[str, tuple[str, ...]] = {"0007": ("fuse", "protect")}
+BEFORE: dict[str, tuple[str, ...]] = {"0007": ("fuse", "rank", "protect")}
 
 TABLES = """
 -- Which documents were looked for duplicates of, as they were then, and from what similarity on pairs were kept.
@@ -75,9 +77,32 @@ CREATE TABLE pgseek.answers (
     CONSTRAINT answers_pkey PRIMARY KEY (collection_id, space_id, scope, key)
 );
 CREATE INDEX answers_sketch_idx ON pgseek.answers (collection_id, space_id, scope) INCLUDE (key, sketch);
+CREATE TABLE pgseek.golden_sets (
+    collection_id integer NOT NULL REFERENCES pgseek.collections ON DELETE CASCADE,
+    name text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (collection_id, name));
+CREATE TABLE pgseek.golden_queries (
+    collection_id integer NOT NULL,
+    name text NOT NULL,
+    query_id text COLLATE "C" NOT NULL,
+    query text NOT NULL,
+    PRIMARY KEY (collection_id, name, query_id),
+    CONSTRAINT golden_queries_collection_id_fkey FOREIGN KEY (collection_id, name)
+        REFERENCES pgseek.golden_sets ON DELETE CASCADE ON UPDATE CASCADE);
+CREATE TABLE pgseek.golden_judgements (
+    collection_id integer NOT NULL,
+    name text NOT NULL,
+    query_id text COLLATE "C" NOT NULL,
+    external_id text COLLATE "C" NOT NULL,
+    relevance integer NOT NULL,
+    PRIMARY KEY (collection_id, name, query_id, external_id),
+    CONSTRAINT golden_judgements_collection_id_fkey FOREIGN KEY (collection_id, name, query_id)
+        REFERENCES pgseek.golden_queries ON DELETE CASCADE ON UPDATE CASCADE);
 """
 
 BACK = """
+DROP TABLE pgseek.golden_judgements, pgseek.golden_queries, pgseek.golden_sets;
 DROP TABLE pgseek.answers;
 DROP TABLE pgseek.duplicate_pairs;
 DROP TABLE pgseek.duplicate_scans;

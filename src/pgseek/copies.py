@@ -435,6 +435,10 @@ def _exchange(
         " FROM pgseek.collections o WHERE n.collection_id = %(new)s AND o.collection_id = %(old)s",
         {**ids, "name": info.name},
     )
+    # What the collection of this name is measured by, whichever it is.
+    yield from fetch(
+        "UPDATE pgseek.golden_sets SET collection_id = %(new)s WHERE collection_id = %(old)s", ids
+    )
     yield from fetch(
         "UPDATE pgseek.embedding_spaces SET activated_at = statement_timestamp() WHERE space_id ="
         " (SELECT active_space_id FROM pgseek.collections WHERE collection_id = %(new)s)",

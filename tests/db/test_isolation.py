@@ -16,6 +16,7 @@ from support import CORPUS, CountingEmbedder, rows
 
 from pgseek import Client
 from pgseek.db.connection import connect
+from pgseek.evaluation import save_golden
 
 # Words and texts that nobody else has.
 SECRETS = [
@@ -46,6 +47,7 @@ HOLDS_ROWS = {
         "rate_limits",
     ),
     *("ingest_queue", "embeddings_1", "embeddings_2", "duplicate_scans", "duplicate_pairs", "answers"),
+    *("golden_sets", "golden_queries", "golden_judgements"),
 }
 NAMES_NOBODY = {"alembic_version"}
 
@@ -116,6 +118,13 @@ def places(module_dsn, server_dsn):
                 "INSERT INTO pgseek.rate_limits (name, state, tenant) VALUES ('i', '{1}', %s)",
             ):
                 session.execute(statement, [tenant])
+        with made.client("writer", tenant) as client:
+            save_golden(
+                client.collection(name, embedder=CountingEmbedder()),
+                "golden",
+                {"q": "where is the quokka"},
+                {"q": {"secret": 1}},
+            )
     for ids in (made.own, made.other):
         place = [ids["collection"], ids["space"]]
         rows(dsn, "INSERT INTO pgseek.duplicate_scans SELECT %s, %s, gen_random_uuid(), 'h', 0.9", place)

@@ -72,7 +72,8 @@ BEGIN
             EXECUTE format('GRANT SELECT ON pgseek.%I TO pgseek_reader', found.relname);
         END IF;
         IF writer AND (found.of_collection IS NOT NULL OR found.relname = ANY (
-            '{documents,chunks,ingest_queue,embedding_cache,embedding_claims,generated_texts,rate_limits}')) THEN
+            '{documents,chunks,ingest_queue,embedding_cache,embedding_claims,generated_texts,rate_limits,'
+            'golden_sets,golden_queries,golden_judgements}')) THEN
             EXECUTE format('GRANT INSERT, UPDATE, DELETE ON pgseek.%I TO pgseek_writer', found.relname);
         END IF;
     END LOOP;

@@ -28,12 +28,23 @@ MOST_SHARDS = 64_000
 # In the order of foreign keys: what is referenced comes first. Copied to every node: named by foreign keys
 # of all, or read beside the rows of every shard.
 REFERENCE: dict[By, tuple[str, ...]] = {
-    "collection_id": ("collections", "embedding_spaces", "space_probes", "tenant_roles"),
+    "collection_id": (
+        "collections",
+        "embedding_spaces",
+        "space_probes",
+        "tenant_roles",
+        "golden_sets",
+        "golden_queries",
+        "golden_judgements",
+    ),
     "document_id": (
         "collections",
         "embedding_spaces",
         "space_probes",
         "tenant_roles",
+        "golden_sets",
+        "golden_queries",
+        "golden_judgements",
         "collection_statistics",
         "term_statistics",
         "rare_lexemes",

@@ -318,6 +318,56 @@ ingest_queue = Table(
     Index("ingest_queue_due_at_idx", "collection_id", "due_at", postgresql_where=text("failed_at IS NULL")),
 )
 
+# Judged queries by which a collection's searches are measured. They stay with its name: when another collection
+# takes it, they go over to that one.
+golden_sets = Table(
+    "golden_sets",
+    metadata,
+    Column(
+        "collection_id",
+        Integer,
+        ForeignKey(collections.c.collection_id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("name", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("collection_id", "name"),
+)
+
+golden_queries = Table(
+    "golden_queries",
+    metadata,
+    Column("collection_id", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("query_id", Text(collation="C"), nullable=False),
+    Column("query", Text, nullable=False),
+    PrimaryKeyConstraint("collection_id", "name", "query_id"),
+    ForeignKeyConstraint(
+        ["collection_id", "name"],
+        [golden_sets.c.collection_id, golden_sets.c.name],
+        ondelete="CASCADE",
+        onupdate="CASCADE",
+    ),
+)
+
+# By the caller's id of a document, since a judged document may be missing, or come later. 1 and more is relevant.
+golden_judgements = Table(
+    "golden_judgements",
+    metadata,
+    Column("collection_id", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("query_id", Text(collation="C"), nullable=False),
+    Column("external_id", Text(collation="C"), nullable=False),
+    Column("relevance", Integer, nullable=False),
+    PrimaryKeyConstraint("collection_id", "name", "query_id", "external_id"),
+    ForeignKeyConstraint(
+        ["collection_id", "name", "query_id"],
+        [golden_queries.c.collection_id, golden_queries.c.name, golden_queries.c.query_id],
+        ondelete="CASCADE",
+        onupdate="CASCADE",
+    ),
+)
+
 # Questions and summaries that a model or a function wrote for a text.
 generated_texts = Table(
     "generated_texts",

@@ -54,6 +54,7 @@ FUNCTIONS = (
     "similar_pairs",
     "live_spaces",
     "query_kind",
+    "auto_alpha",
     "seconds",
     "boost",
     "read_options",

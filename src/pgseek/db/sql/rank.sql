@@ -65,13 +65,9 @@ BEGIN
             USING ERRCODE = 'PGS05', HINT = 'pgseek spaces list shows those it has';
     END IF;
     IF fusion = 'auto' THEN
-        -- As measured with benchmarks/understanding.py. Averages of token vectors know words, not their context: names, and
-        -- statements of many words, are better left to the lexical leg then.
         kind := pgseek.query_kind(query);
         fusion := 'weighted';
-        alpha := least(1, alpha * CASE WHEN of_space.provider = 'wordllama'
-            THEN CASE kind WHEN 'question' THEN 4 / 3.0 WHEN 'identifier' THEN 1 / 2.0 WHEN 'short' THEN 1 ELSE 2 / 3.0 END
-            ELSE CASE kind WHEN 'question' THEN 3 / 2.0 ELSE 1 END END);
+        alpha := pgseek.auto_alpha(alpha, kind, of_space.provider);
         options := options || jsonb_build_object('fusion', fusion, 'alpha', alpha);
     END IF;
     with_dense := fusion = 'rrf' OR alpha > 0;
