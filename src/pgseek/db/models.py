@@ -318,8 +318,8 @@ ingest_queue = Table(
     Index("ingest_queue_due_at_idx", "collection_id", "due_at", postgresql_where=text("failed_at IS NULL")),
 )
 
-# Judged queries by which a collection's searches are measured. They stay with its name: when another collection
-# takes it, they go over to that one.
+# Judged queries by which a collection's searches are measured. They stay with its name: when another
+# collection takes it, they go over to that one.
 golden_sets = Table(
     "golden_sets",
     metadata,
@@ -350,7 +350,8 @@ golden_queries = Table(
     ),
 )
 
-# By the caller's id of a document, since a judged document may be missing, or come later. 1 and more is relevant.
+# By the caller's id of a document, since a judged document may be missing, or come later. 1 and more is
+# relevant.
 golden_judgements = Table(
     "golden_judgements",
     metadata,

@@ -1,6 +1,7 @@
 """A saved evaluation that later ones are held against, and what they must reach.
 
-The file is JSON with a format version, sorted, without times and latencies: the same figures are the same file.
+The file is JSON with a format version, sorted, without times and latencies: the same figures are the same
+file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -91,15 +93,13 @@ class SavedRun:
 
 def saved_run(docs: Searched, found: Evaluation, queries: Mapping[str, str], qrels: Qrels) -> SavedRun:
     """Return what is kept of an evaluation of ``docs`` by these queries and judgements."""
-    from pgseek import __version__  # noqa: PLC0415 (the package imports this module)
-
     info = docs.info()
     state = docs._client._run(_state(info.collection_id))
     weighed = {name: float(state[name]) for name in ("k1", "b", "title_weight")}
     asked = next(iter(found.modes[0].per_query.values()))
     return SavedRun(
         collection=found.collection,
-        versions={"pgseek": __version__, "postgresql": state["server"]},
+        versions={"pgseek": version("pgseek"), "postgresql": state["server"]},
         settings={**info.settings, **weighed},
         space=str(info.space),
         depth=found.plan.depth,
@@ -128,10 +128,13 @@ def read_run(path: str | Path) -> SavedRun:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the saved evaluation {path}: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InvalidInput(f"{path} is no saved evaluation; pgseek eval COLLECTION … --save {path} writes one")
+        raise InvalidInput(
+            f"{path} is no saved evaluation; pgseek eval COLLECTION … --save {path} writes one"
+        )
     if content.get("version") != VERSION:
         raise InvalidInput(
-            f"{path} has the format version {content.get('version')!r}, but this pgseek knows {VERSION}; save it "
+            f"{path} has the format version {content.get('version')!r}, but this pgseek knows {VERSION}; "
+            "save it "
             "anew, or use the pgseek that wrote it"
         )
     try:
@@ -171,7 +174,8 @@ def parse_limit(text: str, option: str, modes: Sequence[str]) -> Limit:
     """Read ``MEASURE=VALUE`` or ``MODE:MEASURE=VALUE``; without a mode it is hybrid, or the only one run.
 
     Raises:
-        InvalidInput: it is none of these; the mode was not run, the measure is unknown, or the value does not lie
+        InvalidInput: it is none of these; the mode was not run, the measure is unknown, or the value does
+        not lie
             in 0..1.
     """
     name, equals, given = text.rpartition("=")
@@ -181,9 +185,7 @@ def parse_limit(text: str, option: str, modes: Sequence[str]) -> Limit:
     try:
         value = float(given)
     except ValueError as error:
-        raise InvalidInput(
-            f"{option} is {text!r}, but {given!r} is no number; write nDCG@10=0.65"
-        ) from error
+        raise InvalidInput(f"{option} is {text!r}, but {given!r} is no number; write nDCG@10=0.65") from error
     if not 0 <= value <= 1:
         raise InvalidInput(f"{option} is {text!r}, but {given} does not lie in 0..1")
     if not mode:
@@ -271,12 +273,15 @@ def judge_run(
     """Hold an evaluation against fixed bounds (``least``) and against an earlier one.
 
     ``drops`` say how far a mean may fall against ``before``. Without any, no measure that both have may fall
-    significantly, in the mode hybrid, or in those both have where it was not run: p by paired randomisation tests,
-    corrected after Holm, below ``significance``. Only queries that both have are compared, and of those whose text
+    significantly, in the mode hybrid, or in those both have where it was not run: p by paired randomisation
+    tests,
+    corrected after Holm, below ``significance``. Only queries that both have are compared, and of those
+    whose text
     or judgements have changed since a note says how many.
 
     Raises:
-        InvalidInput: drops without a run to compare with; or that has other queries, or lacks a mode or measure.
+        InvalidInput: drops without a run to compare with; or that has other queries, or lacks a mode or
+        measure.
         MissingExtra: scipy is not installed.
     """
     verdicts = []
@@ -324,12 +329,10 @@ def judge_run(
         was, is_now = (fmean(values[query] for query in shared) for values in (old, new))
         fell = was - is_now
         passed = fell <= bound + EQUAL if kind == "drop" else not (fell > EQUAL and p < bound)
-        worst = sorted((new[query] - old[query], query) for query in shared)[:shown]
-        lost = tuple(Lost(query, old[query], new[query]) for change, query in worst if change < -EQUAL)
+        fallen = sorted((new[query] - old[query], query) for query in shared)[:shown]
+        lost = tuple(Lost(query, old[query], new[query]) for change, query in fallen if change < -EQUAL)
         verdicts.append(
-            Verdict(
-                kind, limit.mode, limit.measure, passed, is_now, was, bound, float(p), len(shared), lost
-            )
+            Verdict(kind, limit.mode, limit.measure, passed, is_now, was, bound, float(p), len(shared), lost)
         )
     return GateResult(tuple(verdicts), notes)
 
@@ -377,7 +380,8 @@ def _notes(now: SavedRun, before: SavedRun, shared: Sequence[str]) -> tuple[str,
     changed = sum(now.judgements[query] != before.judgements[query] for query in shared)
     if changed:
         notes.append(
-            f"the text or the judgements of {changed:,} of {len(shared):,} compared queries have changed since "
+            f"the text or the judgements of {changed:,} of {len(shared):,} compared queries have changed "
+            "since "
             "the saved run: what changed may be those, not the search"
         )
     for name in ("space", "depth", "drop_self"):

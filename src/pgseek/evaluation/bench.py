@@ -1,4 +1,5 @@
-"""What settings are worth for judged queries, by candidates at hand: hundreds of settings, a search for none."""
+"""What settings are worth for judged queries, by candidates at hand: hundreds of settings, a search for "
+"none."""
 
 from __future__ import annotations
 
@@ -98,10 +99,8 @@ class Bench:
                 left_out=self._own[name],
             )
             for run, ranking in zip(runs, rankings, strict=True):
-                if len(ranking):
-                    run[name] = {
-                        documents[number]: float(-place) for place, number in enumerate(ranking.tolist())
-                    }
+                if ranking:
+                    run[name] = {documents[number]: float(-place) for place, number in enumerate(ranking)}
         places = {name: place for place, name in enumerate(self.queries)}
         for setting, run in zip(block, runs, strict=True):
             values = np.zeros(len(self.queries))
@@ -138,7 +137,8 @@ def folds(queries: int, count: int, repeats: int, seed: int) -> list[list[Ints]]
     """Return, for each repeat, the numbers of the queries that each fold holds out: a partition of all.
 
     Raises:
-        InvalidInput: fewer than two queries would be in a fold, or there are fewer than two folds or no repeat.
+        InvalidInput: fewer than two queries would be in a fold, or there are fewer than two folds or no
+        repeat.
     """
     for name, value, least in (("folds", count, 2), ("repeats", repeats, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1000:
@@ -161,7 +161,8 @@ def cross_validate(
     choose_on: Callable[[Ints], Setting],
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Floats, list[Setting]]:
-    """Return each query's mean value by settings that were chosen without it, and the setting each fold chose."""
+    """Return each query's mean value by settings that were chosen without it, and the setting each fold "
+    "chose."""
     count = len(bench.queries)
     held_out = np.zeros((len(parts), count))
     chosen = []

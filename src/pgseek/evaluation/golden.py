@@ -1,6 +1,7 @@
 """Golden sets: judged queries kept in the database with the collection that they measure.
 
-A set belongs to a collection's name: when other chunks take the name (`Collection.rechunk`), the sets go over to
+A set belongs to a collection's name: when other chunks take the name (`Collection.rechunk`), the sets go
+over to
 them, and when the collection is dropped they go with it.
 """
 
@@ -24,6 +25,10 @@ from pgseek.types import CollectionInfo
 _NAME = re.compile(r"\w[\w.+=-]{0,99}")
 MAX_RELEVANCE = 2_147_483_647
 
+_HELD = """
+SELECT c.collection_id FROM pgseek.collections c
+ WHERE c.tenant = pgseek.tenant() AND c.name = %s AND c.copy_of IS NULL FOR SHARE
+"""
 _LIST = """
 SELECT s.name, s.created_at,
        (SELECT count(*) FROM pgseek.golden_queries q
@@ -67,7 +72,8 @@ def save_golden(
 ) -> GoldenInfo:
     """Keep judged queries as a golden set of the collection; queries without judgements are left out.
 
-    A judged document need not be stored yet. With ``replace`` a set of this name is exchanged for the new one, in
+    A judged document need not be stored yet. With ``replace`` a set of this name is exchanged for the new
+    one, in
     one transaction.
 
     Raises:
@@ -82,7 +88,8 @@ def save_golden(
 
 
 def read_golden(docs: Searched, name: str) -> Golden:
-    """Return a golden set of the collection. Raises `InvalidInput`, with the nearest name, if it has none such."""
+    """Return a golden set of the collection. Raises `InvalidInput`, with the nearest name, if it has none "
+    "such."""
     found: Golden = docs._client._run(_read(docs.name, name))
     return found
 
@@ -108,7 +115,8 @@ def check_golden_name(name: str) -> None:
     """Raise `InvalidInput` unless a golden set may be called so."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(
-            f"the golden set's name is {name!r}, but must begin with a letter or a digit and have at most 100 "
+            f"the golden set's name is {name!r}, but must begin with a letter or a digit and have at most "
+            "100 "
             "letters, digits and signs of _.+=-"
         )
 
@@ -124,7 +132,8 @@ def _checked(queries: Mapping[str, str], qrels: Qrels) -> list[tuple[str, str, i
         for document, relevance in qrels[query].items():
             if type(relevance) is not int or not -MAX_RELEVANCE <= relevance <= MAX_RELEVANCE:
                 raise InvalidInput(
-                    f"document {document!r} has the relevance {relevance!r} for query {query!r}, but it must be a "
+                    f"document {document!r} has the relevance {relevance!r} for query {query!r}, but it "
+                    "must be a "
                     "whole number: 1 and more is relevant, 0 is not"
                 )
             rows.append((query, document, relevance))
@@ -146,7 +155,7 @@ def _save(
     def write() -> Script[None]:
         # Held until the end: a collection that takes the name meanwhile waits, and takes the set over.
         rows = yield from fetch(
-            "SELECT c.collection_id FROM pgseek.collections c" + collections.NAMED + " FOR SHARE",
+            _HELD,
             [collection],
         )
         if not rows:
@@ -163,7 +172,8 @@ def _save(
         )
         if not made:
             raise InvalidInput(
-                f"collection {collection!r} has a golden set {name!r} already; choose another name, or replace it "
+                f"collection {collection!r} has a golden set {name!r} already; choose another name, or "
+                "replace it "
                 "(--replace)"
             )
         yield from fetch(

@@ -1,6 +1,7 @@
 """What both legs found for one query, and how it would be ordered by another fusion or other BM25 constants.
 
-This is `fuse.sql` and `weigh.sql` once more, for choosing among hundreds of settings without a search for each; a
+This is `fuse.sql` and `weigh.sql` once more, for choosing among hundreds of settings without a search for
+each; a
 property test holds it against the SQL. What is reported of a setting comes from searches.
 """
 
@@ -24,7 +25,8 @@ DEEPEST = 10_000
 class Legs:
     """Candidates of one query, in the order of their documents' numbers in the database, then ordinals.
 
-    ``document`` (n,) numbers documents; ``dense`` (n,) is NaN where a row has no vector; ranks (n,) are 0 where a leg
+    ``document`` (n,) numbers documents; ``dense`` (n,) is NaN where a row has no vector; ranks (n,) are 0
+    where a leg
     did not bring the row; ``lexical`` (n,) is 0 or more. Without ``has_words`` the lexical leg does not run.
     """
 
@@ -40,7 +42,8 @@ class Legs:
 class Words:
     """What BM25 knows of the rows of a `Legs`, for the m words of its query that any chunk has.
 
-    ``occurrences`` (n, m) counts words in title and text, ``titled`` (n, m) those in the title; ``length`` and
+    ``occurrences`` (n, m) counts words in title and text, ``titled`` (n, m) those in the title; ``length``
+    and
     ``title_length`` (n,) are the same of all words; ``weights`` (m,) are the query's.
     """
 
@@ -107,7 +110,8 @@ def _rrf(legs: Legs, candidates: int) -> Ints:
 def _weighted(
     legs: Legs, alphas: Floats, normalization: str, depth: int, candidates: int
 ) -> tuple[Ints, Floats]:
-    """Return rows (r,) and their scores (alphas, r). The order of operations is that of the SQL, to the last bit."""
+    """Return rows (r,) and their scores (alphas, r). The order of operations is that of the SQL, to the "
+    "last bit."""
     by_dense, by_words = _found(legs.dense_rank, candidates), _found(legs.lexical_rank, candidates)
     rows: Ints = np.flatnonzero(by_dense | by_words)
     dense, lexical = legs.dense[rows], legs.lexical[rows]
@@ -140,10 +144,11 @@ def ranked(
     k: int,
     collapse: bool = False,
     left_out: int = -1,
-) -> list[Ints]:
+) -> list[list[int]]:
     """Return, for each alpha, the first ``k`` documents: what `run_mode` finds with these settings.
 
-    As there, more is asked for while the chunks of few documents fill the hits. ``left_out`` is the number of a
+    As there, more is asked for while the chunks of few documents fill the hits. ``left_out`` is the number
+    of a
     document that does not count.
     """
     asked = k + (left_out >= 0)
@@ -160,14 +165,14 @@ def ranked(
 
     first = order(alphas, max(2 * asked if collapse else asked, depth))
     return [
-        _documents(legs.document, rows, partial_order(order, alphas[place]), k, asked, depth, collapse, left_out)
+        _documents(
+            legs.document, rows, partial_order(order, alphas[place]), k, asked, depth, collapse, left_out
+        )
         for place, rows in enumerate(first)
     ]
 
 
-def partial_order(
-    order: Callable[[Floats, int], list[Ints]], alpha: float
-) -> Callable[[int], Ints]:
+def partial_order(order: Callable[[Floats, int], list[Ints]], alpha: float) -> Callable[[int], Ints]:
     """Return the function that orders more candidates by one alpha."""
     return lambda candidates: order(np.array([alpha]), candidates)[0]
 
@@ -181,7 +186,7 @@ def _documents(
     depth: int,
     collapse: bool,
     left_out: int,
-) -> Ints:
+) -> list[int]:
     candidates = max(2 * asked if collapse else asked, depth)
     while True:
         hits = document[rows]
@@ -189,7 +194,7 @@ def _documents(
         if collapse:
             found = found[:asked]
         full = len(found) >= asked if collapse else len(hits) >= asked
-        kept = found[found != left_out] if left_out >= 0 else found
+        kept = [one for one in found if one != left_out]
         if collapse and not full and candidates < DEEPEST and candidates < len(document):
             candidates *= 4
         elif not collapse and len(kept) < k and full and asked < DEEPEST:
@@ -202,13 +207,9 @@ def _documents(
         rows = more(candidates)
 
 
-def _distinct(values: Ints) -> Ints:
+def _distinct(values: Ints) -> list[int]:
     """Return each value once, where it stands first."""
-    _, first = np.unique(values, return_index=True)
-    if len(first) == len(values):
-        return values
-    distinct: Ints = values[np.sort(first)]
-    return distinct
+    return list(dict.fromkeys(values.tolist()))
 
 
 def bm25_scores(words: Words, k1: float, b: float, title_weight: float, average: float) -> Floats:

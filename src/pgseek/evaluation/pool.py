@@ -1,4 +1,5 @@
-"""The candidates of judged queries, taken once from both legs and deep, with what BM25 knows of their words."""
+"""The candidates of judged queries, taken once from both legs and deep, with what BM25 knows of their "
+"words."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ SELECT d.document_id, d.external_id FROM pgseek.documents d
 # How often each word stands in a chunk and in its title, of the words asked for, and of all words together.
 _WORDS = """
 SELECT k.place, w.length, w.title_length, w.words, w.occurrences, w.titled
-  FROM unnest(%(documents)s::uuid[], %(ordinals)s::integer[]) WITH ORDINALITY AS k (document_id, ordinal, place)
+  FROM unnest(%(documents)s::uuid[], %(ordinals)s::integer[]) WITH ORDINALITY AS k (document_id, ordinal,
+  place)
   JOIN pgseek.chunks c ON c.collection_id = %(collection)s AND c.document_id = k.document_id
                       AND c.ordinal = k.ordinal,
        LATERAL (
@@ -62,8 +64,10 @@ SELECT k.place, w.length, w.title_length, w.words, w.occurrences, w.titled
 _LENGTHS = """
 SELECT (SELECT count(*) FROM pgseek.chunks c WHERE c.collection_id = %(collection)s AND c.kind <> 'document')
            AS chunks,
-       (SELECT coalesce(sum(w.nentry), 0) FROM ts_stat(%(of)s) AS w) AS words,
-       (SELECT coalesce(sum(w.nentry), 0) FROM ts_stat(%(of)s, 'a') AS w) AS of_titles
+       (SELECT coalesce(sum(w.nentry), 0) FROM ts_stat(o.chunks) AS w) AS words,
+       (SELECT coalesce(sum(w.nentry), 0) FROM ts_stat(o.chunks, 'a') AS w) AS of_titles
+  FROM (SELECT format('SELECT c.lexemes FROM pgseek.chunks c WHERE c.collection_id = %%s'
+                      ' AND c.kind <> $$document$$', %(collection)s::integer) AS chunks) AS o
 """
 
 
@@ -71,7 +75,8 @@ SELECT (SELECT count(*) FROM pgseek.chunks c WHERE c.collection_id = %(collectio
 class Candidates:
     """What both legs found for the judged queries.
 
-    ``legs``, ``kinds`` and, if they were asked for, ``words`` are by query. ``documents`` are the ids that the
+    ``legs``, ``kinds`` and, if they were asked for, ``words`` are by query. ``documents`` are the ids that
+    the
     rows' numbers stand for. Chunks have ``length`` words in the mean, ``title_length`` of them in titles.
     """
 
@@ -139,8 +144,7 @@ def candidates(
     if not with_words:
         return Candidates(legs, kinds, documents=documents)
     words = yield from _words(info.collection_id, rows, progress)
-    of = f"SELECT c.lexemes FROM pgseek.chunks c WHERE c.collection_id = {info.collection_id:d} AND c.kind <> 'document'"  # noqa: S608, E501
-    (total,) = yield from fetch(_LENGTHS, {"collection": info.collection_id, "of": of})
+    (total,) = yield from fetch(_LENGTHS, {"collection": info.collection_id})
     chunks = max(1, int(total["chunks"]))
     return Candidates(
         legs, kinds, words, documents, float(total["words"]) / chunks, float(total["of_titles"]) / chunks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ def read_queries(path: str | Path) -> dict[str, str]:
     if not found:
         raise InvalidInput(f"{path} holds no query")
     return found
+
+
+def write_queries(path: str | Path, queries: Mapping[str, str]) -> None:
+    """Write queries as JSON lines that `read_queries`, and BEIR's readers, read."""
+    with Path(path).open("w", encoding="utf-8") as stream:
+        for name, text in queries.items():
+            stream.write(json.dumps({"_id": name, "text": text}, ensure_ascii=False) + "\n")
 
 
 def _record(where: str, line: str) -> tuple[str, str]:

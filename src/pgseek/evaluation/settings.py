@@ -18,7 +18,8 @@ _ALPHAS = tuple(round(step / 20, 2) for step in range(21))
 class Setting:
     """What `tune` chooses: how the legs are fused, and how BM25 weighs words.
 
-    With the fusion 'auto' ``alpha`` is what the kind of query multiplies; with 'rrf' it is kept for later use.
+    With the fusion 'auto' ``alpha`` is what the kind of query multiplies; with 'rrf' it is kept for later
+    use.
     """
 
     fusion: str
@@ -67,17 +68,17 @@ class Setting:
         if self.fusion != "rrf":
             parts += [f"alpha {self.alpha:g}", f"normalization {self.normalization}"]
         parts.append(f"candidates {self.candidates}")
-        return ", ".join(
-            [*parts, f"k1 {self.k1:g}", f"b {self.b:g}", f"title_weight {self.title_weight:g}"]
-        )
+        return ", ".join([*parts, f"k1 {self.k1:g}", f"b {self.b:g}", f"title_weight {self.title_weight:g}"])
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
     """The values that `tune` tries, besides those in force.
 
-    Every fusion is tried with every ``alphas`` (those of 'auto' above 0), ``normalizations`` and ``candidates``;
-    every ``k1`` with every ``b`` and ``title_weight``, unless ``bm25`` is False, which leaves them as they are:
+    Every fusion is tried with every ``alphas`` (those of 'auto' above 0), ``normalizations`` and
+    ``candidates``;
+    every ``k1`` with every ``b`` and ``title_weight``, unless ``bm25`` is False, which leaves them as they
+    are:
     changing them rewrites every chunk.
 
     Raises:
@@ -150,7 +151,8 @@ class Grid:
         return list(dict.fromkeys(found))
 
     def weighed(self, current: Setting, titles: bool = True) -> list[Setting]:
-        """Return ``current`` and every other weighting of words with its fusion; title weights only if there are
+        """Return ``current`` and every other weighting of words with its fusion; title weights only if there
+        are
         ``titles``.
         """
         if not self.bm25:

@@ -71,6 +71,23 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InvalidInput(f"{path} cannot be read: {error}") from error
 
 
+def write_qrels(path: str | Path, qrels: Qrels) -> None:
+    """Write judgements as BEIR's table, which `read_qrels` reads.
+
+    Raises:
+        InvalidInput: an id holds a tab or a line break.
+    """
+    lines = ["query-id\tcorpus-id\tscore"]
+    for query, judged in qrels.items():
+        for document, relevance in judged.items():
+            if any(sign in name for name in (query, document) for sign in "\t\n\r"):
+                raise InvalidInput(
+                    f"the ids {query!r} and {document!r} cannot be written: one holds a tab or a line break"
+                )
+            lines.append(f"{query}\t{document}\t{relevance}")
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def write_run(path: str | Path, run: Run, tag: str) -> None:
     """Write a run as TREC reads it: ``query Q0 document rank score tag``, ranks from 1.
 
