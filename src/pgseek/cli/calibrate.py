@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pgseek.cli.documents import Json, Name
+from pgseek.cli.judged import Folder, GoldenName, QrelsFile, Queries, Source, Split, needed
 from pgseek.cli.output import out, print_json, table
 from pgseek.cli.state import state_of
 from pgseek.errors import InvalidInput
 from pgseek.evaluation import calibrate as fit
-from pgseek.evaluation import read_qrels, read_queries
 
 
 def calibrate(
     context: typer.Context,
     name: Name,
-    queries: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="a query a line, or JSON lines with id and text")
-    ] = None,
-    qrels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="judgements of the queries: TREC's or BEIR's")
-    ] = None,
+    queries: Queries = None,
+    qrels: QrelsFile = None,
+    beir: Folder = None,
+    split: Split = "test",
+    golden: GoldenName = None,
     depth: Annotated[int, typer.Option(help="hits of each query that are looked at")] = 20,
     store: Annotated[bool, typer.Option(help="have hits tell their relevance from now on")] = True,
     clear: Annotated[bool, typer.Option("--clear", help="no relevance any more; takes no files")] = False,
@@ -33,14 +31,17 @@ def calibrate(
 
     Shown are, by cross-validation, the predicted and the observed shares of relevant hits.
     """
-    if clear != (queries is None and qrels is None) or (queries is None) != (qrels is None):
-        raise InvalidInput("give --queries and --qrels, or --clear")
+    source = Source(beir, split, queries, qrels, golden)
+    if clear == source.given:
+        raise InvalidInput("give judged queries (--queries and --qrels, --beir or --golden), or --clear")
+    judged = source.files()
     with state_of(context).client() as client:
         docs = client.collection(name)
-        if queries is None or qrels is None:
+        if clear:
             docs.set_calibration(None)
             return
-        found = fit(docs, read_queries(queries), read_qrels(qrels), depth)
+        judged = needed(judged or source.of(docs))
+        found = fit(docs, judged.queries, judged.qrels, depth)
         if store:
             docs.set_calibration(found)
     if as_json:

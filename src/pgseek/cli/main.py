@@ -1,7 +1,7 @@
 """``pgseek``: the commands put together, and errors turned into one line and an exit code.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or a value out of its range; 3 no such collection or
-document; 4 done, but some documents were rejected; 130 interrupted.
+document; 4 done, but some documents were rejected; 5 a gate of quality failed (eval); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pgseek.cli import (
     demo,
     doctor,
     documents,
+    golden,
     index,
     ingest,
     models,
@@ -33,6 +34,7 @@ from pgseek.cli import (
     queue,
     server,
     spaces,
+    tune,
     worker,
 )
 from pgseek.cli import eval as evaluation
@@ -50,7 +52,8 @@ app = typer.Typer(
     help="Hybrid search on PostgreSQL: documents in, ranked answers out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 some documents rejected.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 some documents rejected, 5 a gate of "
+    "quality failed.",
 )
 app.add_typer(server.app, name="server")
 app.add_typer(db.app, name="db")
@@ -71,6 +74,8 @@ app.add_typer(spaces.app, name="spaces")
 app.add_typer(index.app, name="index")
 app.command("compare")(compare.compare)
 app.command("eval")(evaluation.evaluate_collection)
+app.add_typer(golden.app, name="golden")
+app.command("tune")(tune.tune)
 app.command("calibrate")(calibrate.calibrate)
 
 

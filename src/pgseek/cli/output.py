@@ -31,23 +31,24 @@ def complain(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; dataclasses become objects, other values text."""
-    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=2, default=str) + "\n")
 
 
 def print_event(event: str, value: Any, **more: Any) -> None:
     """Print a value and ``more`` as one line of JSON, at once: its key ``event`` says what it is."""
-    plain = {"event": event, **_plain(value), **more}
-    sys.stdout.write(json.dumps(plain, ensure_ascii=False, default=str) + "\n")
+    line = {"event": event, **plain(value), **more}
+    sys.stdout.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value made of mappings, lists and what is neither: dataclasses become mappings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     return value
 
 

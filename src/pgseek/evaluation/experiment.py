@@ -55,7 +55,8 @@ class Plan:
             raise InvalidInput(f"the modes are {', '.join(names) or 'none'}, but each must occur once")
         if self.baseline is not None and self.baseline not in names:
             raise InvalidInput(
-                f"baseline {self.baseline!r} is not among the modes run: {', '.join(names)}; "
+                f"the mode to compare with is {self.baseline!r}, which is not among those run: "
+                f"{', '.join(names)}; "
                 "run it too, or choose one of them"
             )
         if len(names) > 1:
