@@ -301,7 +301,7 @@ def test_the_command_ingests_evaluates_and_prints_json(pgseek, folder, client, t
         "runs",
         "--per-query",
         "values.tsv",
-        "--baseline",
+        "--against",
         "lexical",
         "--measure",
         "RR",
@@ -330,7 +330,7 @@ def test_the_command_ingests_evaluates_and_prints_json(pgseek, folder, client, t
     assert printed["baseline"] == "lexical"
     assert (printed["lost_queries"], printed["missing_documents"], printed["judged_documents"]) == (1, 1, 5)
     assert [note.split(":")[0] for note in err.splitlines()] == ["note", "note"]
-    assert "1 judged queries are not in queries.jsonl" in err
+    assert "1 judged queries have no text" in err
     assert "1 of 5 judged documents are not in the collection" in err
 
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
@@ -394,7 +394,35 @@ def test_rejected_documents_are_told_and_give_exit_code_4(pgseek, folder):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["docs"], 2, "Missing option '--beir'"),
+        (
+            ["docs"],
+            2,
+            "no judged queries are given: --beir FOLDER, --queries FILE with --qrels FILE, or --golden",
+        ),
+        (["docs", "--queries", "q.txt"], 2, "--queries is given without --qrels"),
+        (["docs", "--beir", "tiny", "--golden", "g"], 2, "given by --beir and by --golden; give one"),
+        (["docs", "--golden", "g", "--ingest"], 2, "--ingest stores the corpus of --beir FOLDER"),
+        (["docs", "--golden", "g"], 2, "collection 'docs' has no golden set 'g'; it has none yet"),
+        (["docs", "--beir", "tiny", "--max-drop", "AP=0.1"], 2, "--max-drop is against a saved run"),
+        (
+            ["docs", "--beir", "tiny", "--fail-under", "AP"],
+            2,
+            "--fail-under is 'AP', but must be a measure and",
+        ),
+        (["docs", "--beir", "tiny", "--fail-under", "AP=x"], 2, "'x' is no number; write nDCG@10=0.65"),
+        (["docs", "--beir", "tiny", "--fail-under", "AP=65"], 2, "65 does not lie in 0..1"),
+        (["docs", "--beir", "tiny", "--fail-under", "bm:AP=0.5"], 2, "for the mode 'bm', but run are dense,"),
+        (
+            ["docs", "--beir", "tiny", "--baseline", "none.json"],
+            2,
+            "cannot read the saved evaluation none.json",
+        ),
+        (
+            ["docs", "--beir", "tiny", "--baseline", "tiny/corpus.jsonl"],
+            2,
+            "cannot read the saved evaluation",
+        ),
+        (["docs", "--beir", "tiny", "--save", "no/run.json"], 2, "cannot write to no/run.json"),
         (["docs", "--beir", "nowhere"], 2, "there is no folder nowhere"),
         (["docs", "--beir", "tiny", "--split", "dev"], 2, "judged splits there: test"),
         (
@@ -403,7 +431,11 @@ def test_rejected_documents_are_told_and_give_exit_code_4(pgseek, folder):
             "mode 'bm25' is unknown; there are dense, lexical, hybrid, rrf",
         ),
         (["docs", "--beir", "tiny", "--measure", "nDCD@10"], 2, "measure 'nDCD@10' is unknown"),
-        (["docs", "--beir", "tiny", "--baseline", "bm25"], 2, "baseline 'bm25' is not among the modes run"),
+        (
+            ["docs", "--beir", "tiny", "--against", "bm25"],
+            2,
+            "the mode to compare with is 'bm25', which is not among those run",
+        ),
         (
             ["docs", "--beir", "tiny", "--depth", "10"],
             2,

@@ -384,7 +384,10 @@ def test_a_measure_that_fails_is_an_error_of_ours():
     [
         ({"modes": ()}, "the modes are none"),
         ({"modes": (Mode("a"), Mode("a"))}, "the modes are a, a, but each must occur once"),
-        ({"baseline": "bm25"}, "baseline 'bm25' is not among the modes run: dense, lexical, hybrid, rrf"),
+        (
+            {"baseline": "bm25"},
+            "the mode to compare with is 'bm25', which is not among those run: dense, lexical, hybrid, rrf",
+        ),
         ({"depth": 0}, "depth is 0, but must be a whole number from 1 to 10,000"),
         ({"depth": 10_001}, "depth is 10001"),
         ({"depth": 50}, "measure 'R@100' looks at 100 documents, but depth is 50; raise the depth to 100"),

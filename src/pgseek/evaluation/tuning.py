@@ -142,7 +142,7 @@ class Tuning:
         """What came of it, in words."""
         found = f"{self.measure} {self.before.mean:.4f} with the current setting"
         if self.winner == self.current:
-            return f"{found}: none of {self.settings:,} settings is better for these queries; it stays"
+            return f"{found}: none of {self.settings:,} settings is better for these queries, so it stays"
         changed = ", ".join(
             f"{name} {old} → {new}" for name, (old, new) in self.current.differences(self.winner).items()
         )
