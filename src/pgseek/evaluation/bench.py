@@ -129,8 +129,8 @@ def choose(bench: Bench, grid: Grid, current: Setting, chosen_on: Ints, titles: 
 
 
 def _best(bench: Bench, settings: Sequence[Setting], chosen_on: Ints) -> Setting:
-    # To leave what is in force only for a gain of one or two standard errors was tried: it cost as much where there
-    # was something to gain as it saved elsewhere. What is not significant on other queries is not written anyway.
+    # To leave what is in force only for a gain of one or two standard errors was tried: it cost as much where
+    # there was something to gain as it saved elsewhere. What is not significant is not written anyway.
     means = bench.values(settings)[:, chosen_on].mean(axis=1)
     return settings[int(np.flatnonzero(means >= means.max() - EQUAL)[0])]
 
