@@ -132,7 +132,10 @@ def test_from_the_shell(client, dsn, commands, tmp_path):
     assert run("calibrate", "docs", "--clear")[0] == 0
     assert docs.search("word1")[0].relevance is None
     code, _, err = run("calibrate", "docs")
-    assert (code, "give judged queries (--queries and --qrels, --beir or --golden), or --clear" in err) == (2, True)
+    assert (code, "give judged queries (--queries and --qrels, --beir or --golden), or --clear" in err) == (
+        2,
+        True,
+    )
 
 
 # The kind of a query.

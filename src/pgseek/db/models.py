@@ -448,9 +448,7 @@ answers = Table(
     # NULL: never.
     Column("expires_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("collection_id", "space_id", "scope", "key"),
-    Index(
-        "answers_sketch_idx", "collection_id", "space_id", "scope", postgresql_include=["key", "sketch"]
-    ),
+    Index("answers_sketch_idx", "collection_id", "space_id", "scope", postgresql_include=["key", "sketch"]),
 )
 
 

@@ -168,5 +168,7 @@ class Grid:
 
 
 def _with(values: tuple[Any, ...], current: Any) -> list[Any]:
-    """Return the values with the current one first, each once."""
+    """Return the values, each once, with the current one first, numbers by their distance to it."""
+    if not isinstance(current, str):
+        values = tuple(sorted(values, key=lambda value: abs(value - current)))
     return list(dict.fromkeys([current, *values]))
