@@ -1,4 +1,4 @@
-"""What is done with clusters once they are found: telling where each document belongs, and writing it down."""
+"""What is done with clusters that were found: telling where each document belongs, and writing it down."""
 
 from __future__ import annotations
 

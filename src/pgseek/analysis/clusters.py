@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 from uuid import UUID
@@ -26,6 +25,8 @@ Method = Literal["kmeans", "hdbscan"]
 METHODS: tuple[Method, ...] = ("kmeans", "hdbscan")
 # Without a wish, from two clusters to so many are tried.
 MOST_TRIED = 30
+# In which HDBSCAN looks for clusters.
+DIMENSIONS: Mapping[Projection, int] = {"pca": 20, "umap": 5}
 # Members of each cluster whose words are counted.
 READ_MEMBERS = 500
 SNIPPET = 200
@@ -43,10 +44,10 @@ class ClusterPlan:
     where the space's metric is cosine or inner product. ``sample`` units are held in memory: k-means begins
     with them and then reads all the others in ``passes``, HDBSCAN finds its clusters among them and the
     others join the cluster of the nearest one. ``silhouette_sample`` units are what silhouettes are of, and
-    what k is chosen by. HDBSCAN looks for clusters of at least ``min_size`` (None: half the root of the
-    sample's size, at least 5) in the first ``dimensions`` of a ``reduction``, 'pca' or 'umap'. ``words`` and
-    ``representatives`` are told of each cluster. The same ``seed`` finds the same clusters in the same
-    vectors.
+    what k is chosen by. HDBSCAN looks for clusters of at least ``min_size`` whose members have
+    ``min_samples`` near them, in the first ``dimensions`` of a ``reduction``: 'pca' (None: 20 of them) or
+    'umap' (5). ``words`` and ``representatives`` are told of each cluster. The same ``seed`` finds the same
+    clusters in the same vectors.
 
     Raises:
         InvalidInput: a value out of its range.
@@ -63,8 +64,9 @@ class ClusterPlan:
     sample: int = 10_000
     silhouette_sample: int = 2_000
     passes: int = 2
-    min_size: int | None = None
-    dimensions: int = 10
+    min_size: int = 15
+    min_samples: int = 3
+    dimensions: int | None = None
     reduction: Projection = "pca"
     words: int = 8
     representatives: int = 3
@@ -90,18 +92,18 @@ class ClusterPlan:
             ("sample", 10, 200_000),
             ("silhouette_sample", 10, 20_000),
             ("passes", 1, 100),
+            ("min_size", 2, 1_000_000),
+            ("min_samples", 1, 1000),
             ("dimensions", 2, 1000),
             ("words", 1, 100),
             ("representatives", 0, 100),
         ):
+            if name == "dimensions" and self.dimensions is None:
+                continue
             if not _whole(getattr(self, name), low, high):
                 raise InvalidInput(
                     f"{name} is {getattr(self, name)!r}, but must be a whole number from {low} to {high:,}"
                 )
-        if self.min_size is not None and not _whole(self.min_size, 2, 1_000_000):
-            raise InvalidInput(
-                f"min_size is {self.min_size!r}, but must be a whole number from 2 to 1,000,000"
-            )
         if self.reduction not in PROJECTIONS:
             raise InvalidInput(
                 f"reduction is {self.reduction!r}, but must be one of {', '.join(PROJECTIONS)}"
@@ -284,7 +286,7 @@ def _choose_k(run: _Run, vectors: Any, unit: bool) -> tuple[int, tuple[Silhouett
     curve = []
     for done, k in enumerate(numbers):
         run.tell("choosing the number of clusters", done, len(numbers))
-        labels = Model(grouping.kmeans(few, k, plan.seed), unit).assign(few)
+        labels = Model(grouping.kmeans(few, k, plan.seed, grouping.FEW_STARTS), unit).assign(few)
         value = grouping.silhouette(few, labels, unit=unit)
         if value is not None:
             curve.append(SilhouettePoint(k, value))
@@ -302,7 +304,8 @@ def _streamed(run: _Run, selection: Selection, counted: Counted, centres: Any) -
     for _ in range(run.plan.passes):
         reader = Reader(selection)
         while (page := (yield from reader.next())) is not None:
-            made.partial_fit(page.vectors)
+            with grouping.one_thread():
+                made.partial_fit(page.vectors)
             done += len(page)
             run.tell(f"k-means, {len(centres)} clusters", min(done, total), total)
     return np.asarray(made.cluster_centers_, dtype=np.float32)
@@ -310,15 +313,17 @@ def _streamed(run: _Run, selection: Selection, counted: Counted, centres: Any) -
 
 def _dense_groups(run: _Run, vectors: Any, selection: Selection) -> Model:
     plan = run.plan
-    least = plan.min_size or max(5, round(math.sqrt(len(vectors)) / 2))
-    if least > len(vectors):
-        raise InvalidInput(f"min_size is {least}, but there are {len(vectors)} {plan.by}s with a vector")
+    if plan.min_size > len(vectors):
+        raise InvalidInput(
+            f"min_size is {plan.min_size}, but there are {len(vectors)} {plan.by}s with a vector: give less"
+        )
     run.tell(f"HDBSCAN of {len(vectors):,} {plan.by}s", 0, 1)
     labels = grouping.hdbscan(
         vectors,
-        least,
+        plan.min_size,
+        plan.min_samples,
         selection.space.metric,
-        plan.dimensions,
+        plan.dimensions or DIMENSIONS[plan.reduction],
         plan.reduction,
         plan.seed,
         unit=selection.unit,

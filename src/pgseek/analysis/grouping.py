@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,9 @@ from pgseek.vectors import Metric
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Labels = np.ndarray[Any, np.dtype[np.int64]]
 NOISE = -1
-# Starts of k-means, of which the best is kept.
+# Starts of k-means, of which the best is kept; fewer where only the number of clusters is looked for.
 STARTS = 5
+FEW_STARTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class SilhouettePoint:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Who belongs where: to the nearest centre, or with ``sample`` to the cluster of the nearest sampled unit.
+    """Who belongs where: to the nearest centre, or with ``sample`` where the nearest sampled unit belongs.
 
     ``centres`` is float32 (clusters, d), of length 1 where ``unit``. ``sample`` (n, d) and ``labels`` (n,)
     are HDBSCAN's, which has no centres of its own.
@@ -87,13 +89,24 @@ def load_sklearn() -> Any:
     return sklearn
 
 
-def kmeans(vectors: Floats, k: int, seed: int) -> Floats:
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: sums come out the same on every machine, and on one that has other work to do
+    several threads wait for each other more than they help."""
+    load_sklearn()
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415 (comes with scikit-learn)
+
+    with threadpool_limits(1):
+        yield
+
+
+def kmeans(vectors: Floats, k: int, seed: int, starts: int = STARTS) -> Floats:
     """Return the centres of k-means (Lloyd) on vectors at hand, float32 (k, d)."""
     sklearn = load_sklearn()
-    with warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         # That fewer vectors than k differ: the clusters that stay empty are left out later.
         warnings.simplefilter("ignore")
-        made = sklearn.cluster.KMeans(n_clusters=k, n_init=STARTS, random_state=seed).fit(vectors)
+        made = sklearn.cluster.KMeans(n_clusters=k, n_init=starts, random_state=seed).fit(vectors)
     centres: Floats = np.asarray(made.cluster_centers_, dtype=np.float32)
     return centres
 
@@ -108,21 +121,34 @@ def minibatch(centres: Floats, seed: int) -> Any:
 
 
 def hdbscan(
-    vectors: Floats, min_size: int, metric: Metric, dimensions: int, reduction: str, seed: int, *, unit: bool
+    vectors: Floats,
+    min_size: int,
+    min_samples: int,
+    metric: Metric,
+    dimensions: int,
+    reduction: str,
+    seed: int,
+    *,
+    unit: bool,
 ) -> Labels:
     """Return the clusters of HDBSCAN (Campello, Moulavi and Sander 2013), -1 for noise.
 
-    Density means little in hundreds of dimensions, and takes long: it is looked for in the first principal
-    components, or in what UMAP makes.
+    Density means little in hundreds of dimensions, and takes long: it is looked for in the directions of the
+    first principal components, or in what UMAP makes.
     """
     sklearn = load_sklearn()
     reduced: Floats = vectors
     if reduction == "umap":
-        reduced = umap_points(vectors, unit=unit, seed=seed, dimensions=min(dimensions, len(vectors) - 2))
+        reduced = umap_points(
+            vectors, unit=unit, seed=seed, dimensions=min(dimensions, len(vectors) - 2), apart=0.0
+        )
     elif dimensions < vectors.shape[1]:
         reduced = principal_axes(vectors, dimensions).project(vectors)
+        # What is compared by direction still is.
+        reduced = similarity.normalize(reduced).astype(np.float32) if unit else reduced
     made = sklearn.cluster.HDBSCAN(
         min_cluster_size=min_size,
+        min_samples=min(min_samples, len(vectors) - 1),
         metric="manhattan" if metric == "l1" and reduction != "umap" else "euclidean",
         copy=True,
     ).fit(np.ascontiguousarray(reduced, dtype=np.float64))
@@ -147,7 +173,8 @@ def silhouette(vectors: Floats, labels: Labels, *, unit: bool) -> float | None:
     if not 2 <= number < inside.sum():
         return None
     measure = load_sklearn().metrics.silhouette_score
-    return float(measure(vectors[inside], labels[inside], metric="cosine" if unit else "euclidean"))
+    with one_thread():
+        return float(measure(vectors[inside], labels[inside], metric="cosine" if unit else "euclidean"))
 
 
 def tried(low: int, high: int, most: int = 20) -> list[int]:

@@ -71,15 +71,16 @@ def load_umap() -> Any:
     return umap
 
 
-def umap_points(vectors: Floats, *, unit: bool, seed: int, dimensions: int = 2) -> Floats:
-    """Return coordinates by UMAP (McInnes, Healy and Melville 2018), float32 (m, dimensions); one thread, so
-    that the same seed gives the same points."""
+def umap_points(vectors: Floats, *, unit: bool, seed: int, dimensions: int = 2, apart: float = 0.1) -> Floats:
+    """Return coordinates by UMAP (McInnes, Healy and Melville 2018), float32 (m, dimensions), with
+    points at least ``apart``; one thread, so that the same seed gives the same points."""
     umap = load_umap()
     with warnings.catch_warnings():
         # That it takes one thread, as it was told to.
         warnings.simplefilter("ignore")
         made = umap.UMAP(
             n_components=dimensions,
+            min_dist=apart,
             n_neighbors=min(NEIGHBOURS, max(2, len(vectors) - 1)),
             metric="cosine" if unit else "euclidean",
             random_state=seed,

@@ -245,6 +245,29 @@ def sampled(selection: Selection, most: int, progress: Progress | None = None) -
     return Page(documents, ordinals, np.vstack([empty, *(page.vectors for page in pages)])[:most])
 
 
+def of_documents(selection: Selection, documents: Sequence[UUID]) -> Script[dict[UUID, Floats]]:
+    """Return the vectors of some documents, of those that have one."""
+    rows = yield from fetch(
+        SQL(
+            "SELECT e.document_id, e.embedding FROM {} e JOIN pgseek.chunks c"
+            " ON c.collection_id = e.collection_id AND c.document_id = e.document_id AND c.ordinal = e.ordinal"
+            " WHERE e.collection_id = %s AND e.document_id = ANY (%s) AND c.kind = 'chunk'"
+            " ORDER BY e.document_id, e.ordinal"
+        ).format(spaces.table_of(selection.space.space_id)),
+        [selection.info.collection_id, list(documents)],
+    )
+    grouped: dict[UUID, list[Floats]] = {}
+    for row in rows:
+        grouped.setdefault(row["document_id"], []).append(_numbers(row["embedding"]))
+    return {document: _mean(vectors, unit=selection.unit) for document, vectors in grouped.items()}
+
+
+def _mean(vectors: Sequence[Floats], *, unit: bool) -> Floats:
+    given = similarity.normalize(np.stack(vectors)) if unit else np.stack(vectors)
+    mean = given.mean(axis=0)
+    return (similarity.normalize(mean) if unit else mean).astype(np.float32)
+
+
 def _chunks(rows: Sequence[Any], vectors: Sequence[Floats]) -> Page | None:
     if not rows:
         return None

@@ -20,6 +20,7 @@ from pgseek.cli import (
     attach,
     cache,
     calibrate,
+    cluster,
     collections,
     compare,
     db,
@@ -32,6 +33,7 @@ from pgseek.cli import (
     querying,
     queue,
     server,
+    similarity,
     spaces,
     worker,
 )
@@ -72,6 +74,8 @@ app.add_typer(index.app, name="index")
 app.command("compare")(compare.compare)
 app.command("eval")(evaluation.evaluate_collection)
 app.command("calibrate")(calibrate.calibrate)
+app.command("cluster")(cluster.cluster)
+app.add_typer(similarity.app, name="similarity")
 
 
 def _version(wanted: bool) -> None:
