@@ -26,6 +26,8 @@ MOST_POINTS = 20_000
 TEXTS = 2000
 # A colour of plots.COLORS with a shape: 42 clusters are told apart, without colours the first 6.
 SHAPES = ("o", "s", "^", "D", "v", "P")
+# What a legend has room for.
+LEGEND = 24
 NOISE_COLOR = "#8a8a8a"
 
 
@@ -178,10 +180,12 @@ def plot_map(made: ClusterMap, path: str | Path) -> Path:
         axes.set_xticks([])
         axes.set_yticks([])
     axes.set_title(_plain(f"{made.collection}: {len(made.points):,} of {made.units:,} {made.by}s"))
-    handles, names = axes.get_legend_handles_labels()
+    handles, names = (given[::-1] for given in axes.get_legend_handles_labels())
+    more = len(names) - LEGEND
     axes.legend(
-        handles[::-1][:24],
-        names[::-1][:24],
+        handles[:LEGEND],
+        names[:LEGEND],
+        title=f"the largest; {more} more" if more > 0 else None,
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
         fontsize=7,

@@ -250,7 +250,8 @@ def of_documents(selection: Selection, documents: Sequence[UUID]) -> Script[dict
     rows = yield from fetch(
         SQL(
             "SELECT e.document_id, e.embedding FROM {} e JOIN pgseek.chunks c"
-            " ON c.collection_id = e.collection_id AND c.document_id = e.document_id AND c.ordinal = e.ordinal"
+            " ON c.collection_id = e.collection_id AND c.document_id = e.document_id"
+            " AND c.ordinal = e.ordinal"
             " WHERE e.collection_id = %s AND e.document_id = ANY (%s) AND c.kind = 'chunk'"
             " ORDER BY e.document_id, e.ordinal"
         ).format(spaces.table_of(selection.space.space_id)),

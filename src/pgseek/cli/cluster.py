@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from pgseek.analysis import applying, clusters, maps, pictures
+from pgseek.analysis.projection import check_projection
 from pgseek.cli.documents import Filters, Json, Name, parse_filters
 from pgseek.cli.eval import searching
 from pgseek.cli.output import err, out, print_json, table
@@ -131,7 +132,7 @@ def _check(
         check_picture(curve)
         if plan.method == "hdbscan" or isinstance(plan.k, int):
             raise InvalidInput("--curve draws how k was chosen: give no -k, or a range such as -k 5:40")
-    maps.check_projection(projection)
+    check_projection(projection)
     maps.check_points(points)
     if write is not None:
         applying.check_write(plan.by, write, value)
@@ -163,8 +164,8 @@ def _print(found: clusters.Clustering) -> None:
     out.print(made)
     if found.missing:
         err.print(
-            f"[yellow]note:[/] {found.missing:,} of {found.documents:,} documents have no vector yet and were "
-            f"left out; run: pgseek queue drain {escape(found.collection)}",
+            f"[yellow]note:[/] {found.missing:,} of {found.documents:,} documents have no vector yet and "
+            f"were left out; run: pgseek queue drain {escape(found.collection)}",
             soft_wrap=True,
         )
 
