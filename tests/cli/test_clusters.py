@@ -5,28 +5,29 @@ from __future__ import annotations
 import json
 
 import pytest
+from support import rows
 from topics import corpus
 
 from pgseek import Client
 
 
-@pytest.fixture
-def pgseek(commands, dsn):
+@pytest.fixture(scope="module")
+def pgseek(commands, module_dsn):
     documents, embedder, _ = corpus(each=6)
-    with Client(dsn) as client:
+    with Client(module_dsn) as client:
         docs = client.create_collection("docs", embedder=embedder)
         docs.ingest(documents)
         docs.refresh_statistics()
         client.create_collection("empty", embedder=embedder)
 
     def run(*arguments):
-        done = commands.run("--dsn", dsn, *map(str, arguments))
+        done = commands.run("--dsn", module_dsn, *map(str, arguments))
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     return run
 
 
-def test_clusters_are_shown_drawn_and_written(pgseek, tmp_path, dsn):
+def test_clusters_are_shown_drawn_and_written(pgseek, tmp_path, module_dsn):
     picture, page, curve = tmp_path / "map.svg", tmp_path / "map.html", tmp_path / "curve.png"
     code, out, err = pgseek(
         *("cluster", "docs", "-k", "2:5", "--plot", picture, "--html", page, "--curve", curve),
@@ -42,8 +43,8 @@ def test_clusters_are_shown_drawn_and_written(pgseek, tmp_path, dsn):
     assert [one["size"] for one in found["clusters"]] == [6, 6, 6]
     assert found["written"]["changed"] == 18
     assert "model" not in found
-    code, out, _ = pgseek("facets", "docs", "--facet", "topic", "--over", "filter", "--json")
-    assert {value["documents"] for value in json.loads(out)["facets"]["topic"]["values"]} == {6}
+    (row,) = rows(module_dsn, "SELECT pgseek.facets('docs', NULL, '{topic}', 'filter') AS found")
+    assert {value["documents"] for value in row["found"]["facets"]["topic"]["values"]} == {6}
     code, out, err = pgseek("cluster", "docs", "--method", "hdbscan", "--min-size", 4)
     assert (code, "18 documents in 3 clusters; 0 (0%) in none" in out) == (0, True), err
 

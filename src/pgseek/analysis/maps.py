@@ -180,11 +180,11 @@ def plot_map(made: ClusterMap, path: str | Path) -> Path:
         axes.set_xticks([])
         axes.set_yticks([])
     axes.set_title(_plain(f"{made.collection}: {len(made.points):,} of {made.units:,} {made.by}s"))
-    handles, names = (given[::-1] for given in axes.get_legend_handles_labels())
+    handles, names = axes.get_legend_handles_labels()
     more = len(names) - LEGEND
     axes.legend(
-        handles[:LEGEND],
-        names[:LEGEND],
+        handles[::-1][:LEGEND],
+        names[::-1][:LEGEND],
         title=f"the largest; {more} more" if more > 0 else None,
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
