@@ -20,6 +20,7 @@ from pgseek.cli import (
     attach,
     cache,
     calibrate,
+    cluster,
     collections,
     compare,
     db,
@@ -33,6 +34,7 @@ from pgseek.cli import (
     querying,
     queue,
     server,
+    similarity,
     spaces,
     tune,
     worker,
@@ -77,6 +79,8 @@ app.command("eval")(evaluation.evaluate_collection)
 app.add_typer(golden.app, name="golden")
 app.command("tune")(tune.tune)
 app.command("calibrate")(calibrate.calibrate)
+app.command("cluster")(cluster.cluster)
+app.add_typer(similarity.app, name="similarity")
 
 
 def _version(wanted: bool) -> None:
