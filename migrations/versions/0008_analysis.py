@@ -38,7 +38,7 @@ FUNCTIONS = (
 BEFORE: dict[str, tuple[str, ...]] = {"0007": ("fuse", "protect")}
 
 TABLES = """
--- Which documents were looked for duplicates of, as they were then, and from what similarity on pairs were kept.
+-- Documents whose duplicates were looked for, as they were then; pairs were kept from min_similarity on.
 CREATE TABLE pgseek.duplicate_scans (
     collection_id integer NOT NULL REFERENCES pgseek.collections (collection_id) ON DELETE CASCADE,
     space_id integer NOT NULL,

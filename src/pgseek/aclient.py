@@ -23,6 +23,7 @@ from psycopg.sql import SQL, Identifier
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pydantic import SecretStr
 
+from pgseek import answers as answer_scripts
 from pgseek import attach as attach_scripts
 from pgseek import cache as cache_scripts
 from pgseek import collections as collection_scripts
@@ -516,6 +517,7 @@ class AsyncCollection:
         self._generator = generator
         # Those that were made from their name.
         self._generators: dict[str, TextGenerator] = {}
+        self._asked = answer_scripts.Counting()
         self._lock = asyncio.Lock()
 
     @property
@@ -931,6 +933,83 @@ class AsyncCollection:
         )
         stages = Stages(self.name, self._policy(timeout))
         return await self._follow(lambda info: recommending.recommend(info, examples, k, request, stages))
+
+    async def find_answer(
+        self,
+        query: str,
+        *,
+        min_similarity: float | None = None,
+        scope: str = "",
+        guard: bool = True,
+        timeout: float | None = None,
+    ) -> answer_scripts.Answer | None:
+        """Return the answer that `put_answer` keeps for this question, or for one near enough; else None.
+
+        Near enough are questions whose cosine is ``min_similarity`` (-1..1) or more, by default the threshold
+        of the space for 'answer_cache', see `pgseek.analysis`; without one only the same question counts,
+        whatever its case, spaces and signs at its end. ``guard`` leaves out questions with other numbers,
+        identifiers, negations, names or opposites. ``scope`` is what else the answer depends on: only answers
+        kept for the same text are found. What has expired, or cites a document that changed or went, is not
+        served. Nothing is written, but for the cache of vectors.
+
+        Raises:
+            InvalidInput, EmbedderError, CollectionNotFound, DatabaseError, SearchTimeout.
+        """
+        found = await self._answer(
+            lambda run, stages: answer_scripts.find(run, query, stages, min_similarity, scope, guard), timeout
+        )
+        self._asked.note(found)
+        return found
+
+    async def put_answer(
+        self,
+        query: str,
+        answer: str,
+        *,
+        ttl: timedelta | float | None = None,
+        documents: str | Iterable[str] = (),
+        scope: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Keep the answer to a question for `find_answer`, in place of the one there was.
+
+        It is served for ``ttl`` (a timedelta, or seconds), by default without end, and as long as the
+        ``documents`` it rests on, given by id, stay as they are; it belongs to the model that is searched by
+        now. ``metadata`` is given back with it.
+
+        Raises:
+            InvalidInput: also if a document is not there. EmbedderError, CollectionNotFound, DatabaseError.
+        """
+        cited = documents if isinstance(documents, str) else list(documents)
+        await self._answer(
+            lambda run, stages: answer_scripts.put(run, query, answer, stages, ttl, cited, scope, metadata),
+            timeout,
+        )
+
+    async def clear_answers(
+        self,
+        *,
+        query: str | None = None,
+        scope: str | None = None,
+        documents: str | Iterable[str] | None = None,
+        only_stale: bool = False,
+    ) -> int:
+        """Delete kept answers that all conditions given hold for; return how many there were.
+
+        ``documents`` means answers that cite one of them, ``only_stale`` those that are served no more.
+        """
+        cited = documents if documents is None or isinstance(documents, str) else list(documents)
+        return await self._follow(lambda info: answer_scripts.clear(info, query, scope, cited, only_stale))
+
+    async def answer_stats(self) -> list[answer_scripts.AnswerStats]:
+        """Return what answers are kept, by scope."""
+        return await self._follow(answer_scripts.stats)
+
+    @property
+    def answer_counts(self) -> answer_scripts.AnswerCounts:
+        """How often `find_answer` was called on this object, and how many answers it had."""
+        return self._asked.counts
 
     async def get(self, id: str) -> Document | None:  # noqa: A002 (the caller's id)
         """Return a document, None if there is no such id."""

@@ -332,7 +332,7 @@ generated_texts = Table(
 )
 
 
-# Which documents were looked for duplicates of, as they were then, and from what similarity on pairs were kept.
+# Documents whose duplicates were looked for, as they were then; pairs were kept from min_similarity on.
 duplicate_scans = Table(
     "duplicate_scans",
     metadata,
@@ -397,9 +397,7 @@ answers = Table(
     # NULL: never.
     Column("expires_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("collection_id", "space_id", "scope", "key"),
-    Index(
-        "answers_sketch_idx", "collection_id", "space_id", "scope", postgresql_include=["key", "sketch"]
-    ),
+    Index("answers_sketch_idx", "collection_id", "space_id", "scope", postgresql_include=["key", "sketch"]),
 )
 
 
