@@ -44,7 +44,7 @@ CREATE TABLE pgseek.duplicate_scans (
     space_id integer NOT NULL,
     document_id uuid NOT NULL,
     content_hash bytea NOT NULL,
-    min_similarity real NOT NULL,
+    min_similarity double precision NOT NULL,
     CONSTRAINT duplicate_scans_pkey PRIMARY KEY (collection_id, space_id, document_id)
 );
 -- document_id is the smaller one.

@@ -345,7 +345,7 @@ duplicate_scans = Table(
     Column("space_id", Integer, nullable=False),
     Column("document_id", Uuid, nullable=False),
     Column("content_hash", LargeBinary, nullable=False),
-    Column("min_similarity", REAL, nullable=False),
+    Column("min_similarity", Double, nullable=False),
     PrimaryKeyConstraint("collection_id", "space_id", "document_id"),
 )
 
