@@ -15,7 +15,7 @@ from functools import partial
 from itertools import count as counter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -616,7 +616,7 @@ class Collection:
         model: str | None = None,
         boosts: Sequence[Mapping[str, Any]] = (),
         min_score: float | None = None,
-        min_dense_score: float | None = None,
+        min_dense_score: float | Literal["calibrated"] | None = None,
         min_lexical_score: float | None = None,
         diversity: float = 0.0,
         near_duplicates: float | None = None,
@@ -640,9 +640,10 @@ class Collection:
         database refuses it if that is another. ``syntax`` 'web' reads "phrases", +required, -excluded and
         prefix*; 'plain' takes every sign for text. ``typos`` corrects words that no document has.
         ``budget`` is in milliseconds: past them BM25 answers in its approximate form, and the hits say so
-        in ``degraded``. With ``collapse`` each document appears once, with the best of its rows. ``space``
-        searches another embedding space than the active one, which must be ready. The other options are
-        those of `Search`, which says more of each.
+        in ``degraded``. ``min_dense_score`` 'calibrated' is the threshold that the space keeps for
+        'no_answer': a question that nothing answers has no hits then. With ``collapse`` each document appears
+        once, with the best of its rows. ``space`` searches another embedding space than the active one, which
+        must be ready. The other options are those of `Search`, which says more of each.
 
         ``on_embedder_error`` 'lexical' searches by words alone where the query cannot be embedded: each hit
         says so in ``degraded``, and the log once. ``timeout``, in seconds, is for all that the search does,
@@ -666,6 +667,11 @@ class Collection:
             SearchTimeout: says what took how long.
             SpaceMismatch: the vector is of another model than the space.
         """
+        least = (
+            self._follow(lambda info: space_scripts.threshold(info, "no_answer", space))
+            if min_dense_score == "calibrated"
+            else min_dense_score
+        )
         request = Search(
             query,
             k=k,
@@ -688,7 +694,7 @@ class Collection:
             rerank=rerank,
             boosts=boosts,
             min_score=min_score,
-            min_dense_score=min_dense_score,
+            min_dense_score=least,
             min_lexical_score=min_lexical_score,
             diversity=diversity,
             near_duplicates=near_duplicates,

@@ -17,6 +17,7 @@ import typer
 
 from pgseek import __version__
 from pgseek.cli import (
+    answers,
     attach,
     cache,
     calibrate,
@@ -26,6 +27,7 @@ from pgseek.cli import (
     demo,
     doctor,
     documents,
+    duplicates,
     index,
     ingest,
     models,
@@ -33,6 +35,7 @@ from pgseek.cli import (
     queue,
     server,
     spaces,
+    threshold,
     worker,
 )
 from pgseek.cli import eval as evaluation
@@ -72,6 +75,9 @@ app.add_typer(index.app, name="index")
 app.command("compare")(compare.compare)
 app.command("eval")(evaluation.evaluate_collection)
 app.command("calibrate")(calibrate.calibrate)
+app.command("threshold")(threshold.threshold)
+app.command("duplicates")(duplicates.duplicates)
+app.add_typer(answers.app, name="answers")
 
 
 def _version(wanted: bool) -> None:
