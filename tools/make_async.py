@@ -46,7 +46,7 @@ NAMES = [
 CLASSES = re.compile(r"\b(Client|Collection|Runner)\b")
 COROUTINES = (
     "close|open|create_collection|collection|list_collections|drop_collection|_run|run|info|"
-    "ingest|plan|search|search_page|facets|explain|similar|recommend|_answer|_embedding|set_calibration|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_own_generator|_own_model|_renew|_follow|_follow_search|_search|"
+    "ingest|plan|search|search_page|facets|explain|similar|find_answer|put_answer|clear_answers|answer_stats|recommend|_answer|_embedding|set_calibration|get|delete|count|drain_queue|refresh_statistics|_own_embedder|_own_generator|_own_model|_renew|_follow|_follow_search|_search|"
     "_perform|_ask|_transact|"
     "cache_stats|prune_cache|clear_cache|work|_serve|queue_status|retry_queue|failed_documents|attach|detach|"
     "spaces|space|plan_reembed|reembed|plan_rechunk|rechunk|activate|rollback|retire|probe|health|recall|compare_spaces|"

@@ -40,13 +40,13 @@ FUNCTIONS = (
 BEFORE: dict[str, tuple[str, ...]] = {"0007": ("fuse", "rank", "protect")}
 
 TABLES = """
--- Which documents were looked for duplicates of, as they were then, and from what similarity on pairs were kept.
+-- Documents whose duplicates were looked for, as they were then; pairs were kept from min_similarity on.
 CREATE TABLE pgseek.duplicate_scans (
     collection_id integer NOT NULL REFERENCES pgseek.collections (collection_id) ON DELETE CASCADE,
     space_id integer NOT NULL,
     document_id uuid NOT NULL,
     content_hash bytea NOT NULL,
-    min_similarity real NOT NULL,
+    min_similarity double precision NOT NULL,
     CONSTRAINT duplicate_scans_pkey PRIMARY KEY (collection_id, space_id, document_id)
 );
 -- document_id is the smaller one.

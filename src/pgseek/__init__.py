@@ -12,6 +12,7 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 from pgseek.aclient import AsyncClient, AsyncCollection
+from pgseek.answers import Answer, AnswerCounts, AnswerStats
 from pgseek.client import Client, Collection
 from pgseek.embedders.base import Embedder
 from pgseek.embedders.callable import CallableEmbedder
@@ -94,6 +95,9 @@ from pgseek.types import (
 from pgseek.vectors import VectorIndex
 
 __all__ = [
+    "Answer",
+    "AnswerCounts",
+    "AnswerStats",
     "AsyncClient",
     "AsyncCollection",
     "CacheStats",

@@ -303,3 +303,23 @@ def set_calibration(info: CollectionInfo, values: Mapping[str, float] | None) ->
         " RETURNING space_id",
         [Jsonb({} if values is None else {"calibration": dict(values)}), info.space_id],
     )
+
+
+def threshold(info: CollectionInfo, purpose: str, space: int | None = None) -> Script[float]:
+    """Return the threshold that a space, by default the active one, keeps for a purpose.
+
+    Raises:
+        InvalidInput: it keeps none.
+    """
+    number = info.space_id if space is None else space
+    row = yield from fetch_one(
+        "SELECT (searching #>> ARRAY['thresholds', %s, 'similarity'])::float8 AS value"
+        " FROM pgseek.embedding_spaces WHERE space_id = %s AND collection_id = %s",
+        [purpose, number, info.collection_id],
+    )
+    if row is None or row["value"] is None:
+        raise InvalidInput(
+            f"space {number} of collection {info.name!r} keeps no threshold for {purpose!r}; find one with "
+            f"pgseek threshold {info.name} --for {purpose}"
+        )
+    return float(row["value"])

@@ -212,6 +212,22 @@ def test_a_filter_that_keeps_half_walks_the_graph(filled, monkeypatch):
     assert "Index Scan using embeddings_1_hnsw" in plan
 
 
+def test_pairs_of_like_documents_are_found_by_a_walk_for_each_of_their_chunks(filled):
+    seen, _ = every_plan(
+        filled,
+        "SELECT * FROM pgseek.similar_pairs(1, ARRAY(SELECT pgseek.document_id(n::text)"
+        " FROM generate_series(1, 20) AS n), 0.95) WHERE %(v)s::vector IS NOT NULL",
+    )
+    walks = [plan for plan in seen if "crowded AS" in plan]
+    assert walks
+    for plan in walks:
+        assert "Index Scan using embeddings_1_hnsw" in plan
+        assert "Seq Scan on embeddings_1" not in plan
+    assert re.search(r"embeddings_1_hnsw .*?loops=20\)", walks[0])
+    (means,) = [plan for plan in seen if "means AS" in plan]
+    assert "Seq Scan" not in means
+
+
 def test_the_index_has_the_operator_class_of_the_metric(filled):
     with connect(filled) as connection:
         (index,) = connection.execute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -77,7 +77,9 @@ def search(
         ),
     ] = None,
     min_score: Annotated[float | None, typer.Option(help="leave out hits below")] = None,
-    min_dense_score: Annotated[float | None, typer.Option(help="leave out hits below")] = None,
+    min_dense_score: Annotated[
+        str | None, typer.Option(help="leave out hits below; calibrated: what pgseek threshold found")
+    ] = None,
     min_lexical_score: Annotated[float | None, typer.Option(help="leave out hits below")] = None,
     diversity: Annotated[
         float, typer.Option(help="0..1: how much likeness to the hits before counts against a hit")
@@ -139,7 +141,7 @@ def search(
             rerank=rerank,
             boosts=parse_boosts(boost or []),
             min_score=min_score,
-            min_dense_score=min_dense_score,
+            min_dense_score=_least(min_dense_score),
             min_lexical_score=min_lexical_score,
             diversity=diversity,
             near_duplicates=near_duplicates,
@@ -242,3 +244,12 @@ def delete(
     typer.echo(f"deleted {deleted} of {len(set(ids))}")
     if deleted < len(set(ids)):
         raise typer.Exit(3)
+
+
+def _least(given: str | None) -> float | Literal["calibrated"] | None:
+    if given is None or given == "calibrated":
+        return cast("Literal['calibrated'] | None", given)
+    try:
+        return float(given)
+    except ValueError as error:
+        raise InvalidInput(f"--min-dense-score is {given!r}, but must be a number or calibrated") from error

@@ -17,6 +17,7 @@ import typer
 
 from pgseek import __version__
 from pgseek.cli import (
+    answers,
     attach,
     cache,
     calibrate,
@@ -27,6 +28,7 @@ from pgseek.cli import (
     demo,
     doctor,
     documents,
+    duplicates,
     golden,
     index,
     ingest,
@@ -36,6 +38,7 @@ from pgseek.cli import (
     server,
     similarity,
     spaces,
+    threshold,
     tune,
     worker,
 )
@@ -81,6 +84,9 @@ app.command("tune")(tune.tune)
 app.command("calibrate")(calibrate.calibrate)
 app.command("cluster")(cluster.cluster)
 app.add_typer(similarity.app, name="similarity")
+app.command("threshold")(threshold.threshold)
+app.command("duplicates")(duplicates.duplicates)
+app.add_typer(answers.app, name="answers")
 
 
 def _version(wanted: bool) -> None:

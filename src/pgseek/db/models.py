@@ -383,7 +383,7 @@ generated_texts = Table(
 )
 
 
-# Which documents were looked for duplicates of, as they were then, and from what similarity on pairs were kept.
+# Documents whose duplicates were looked for, as they were then; pairs were kept from min_similarity on.
 duplicate_scans = Table(
     "duplicate_scans",
     metadata,
@@ -396,7 +396,7 @@ duplicate_scans = Table(
     Column("space_id", Integer, nullable=False),
     Column("document_id", Uuid, nullable=False),
     Column("content_hash", LargeBinary, nullable=False),
-    Column("min_similarity", REAL, nullable=False),
+    Column("min_similarity", Double, nullable=False),
     PrimaryKeyConstraint("collection_id", "space_id", "document_id"),
 )
 

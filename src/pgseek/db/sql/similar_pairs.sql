@@ -5,23 +5,26 @@
 --             min_similarity  the cosine from which on two documents are a pair, -1..1
 --             neighbours    chunks that are looked at for each chunk, 1..1,000; four times as many, and again, while the
 --                           last of them is so near that there may be more
+--             most          but never more than these, up to 1,000
 -- Returns:    document_id, which is the smaller one, other_id, and similarity: the cosine of the two documents' mean
 --             vectors, over their chunks' unit vectors; whatever the metric and the storage. A pair is looked at if a
 --             chunk of the one is among the nearest of a chunk of the other, and not farther than twice what is allowed to
---             the documents: where text was put in front, the same words are divided in other places.
+--             the documents: where text was put in front, the same words are divided in other places. Of documents with the
+--             very same text there are no pairs: those are found by their hashes, and a thousand copies would make half a
+--             million pairs.
 -- Ordering:   document_id, other_id.
 -- Errors:     PGS02 argument out of range, PGS05 no such space
 -- Volatility: volatile, because settings of indexes are set and put back; it writes nothing.
 -- Index:      that of the space, primary keys.
 CREATE OR REPLACE FUNCTION pgseek.similar_pairs(
-    space_id integer, document_ids uuid[], min_similarity double precision, neighbours integer DEFAULT 10)
+    space_id integer, document_ids uuid[], min_similarity double precision, neighbours integer DEFAULT 10,
+    most integer DEFAULT 1000)
 RETURNS TABLE (document_id uuid, other_id uuid, similarity double precision)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    most CONSTANT integer := 1000;
     space pgseek.embedding_spaces;
     parts record;
     walked record;
@@ -40,6 +43,9 @@ BEGIN
     END IF;
     IF min_similarity IS NULL OR NOT min_similarity BETWEEN -1 AND 1 THEN
         RAISE EXCEPTION 'min_similarity is %, but must lie in -1..1', coalesce(min_similarity::text, 'NULL') USING ERRCODE = 'PGS02';
+    END IF;
+    IF most IS NULL OR most NOT BETWEEN 1 AND 1000 THEN
+        RAISE EXCEPTION 'most is %, but must be from 1 to 1000', coalesce(most::text, 'NULL') USING ERRCODE = 'PGS02';
     END IF;
     IF neighbours IS NULL OR neighbours NOT BETWEEN 1 AND most THEN
         RAISE EXCEPTION 'neighbours is %, but must be from 1 to %', coalesce(neighbours::text, 'NULL'), most USING ERRCODE = 'PGS02';
@@ -81,7 +87,9 @@ BEGIN
         '   JOIN pgseek.chunks c ON c.collection_id = $1 AND c.document_id = e.document_id AND c.ordinal = e.ordinal AND c.kind = ''chunk'''
         '  WHERE e.collection_id = $1 AND e.document_id = ANY ($2 || $3) GROUP BY e.document_id)'
         ' SELECT * FROM (SELECT p.low, p.high, coalesce(nullif(1 - (a.mean OPERATOR(@vector@.<=>) b.mean), ''NaN''), -1) AS similarity'
-        '   FROM pairs p JOIN means a ON a.document_id = p.low JOIN means b ON b.document_id = p.high) AS s'
+        '   FROM pairs p JOIN means a ON a.document_id = p.low JOIN means b ON b.document_id = p.high'
+        '   JOIN pgseek.documents d ON d.collection_id = $1 AND d.document_id = p.low'
+        '   JOIN pgseek.documents o ON o.collection_id = $1 AND o.document_id = p.high AND o.content_hash <> d.content_hash) AS s'
         -- A hair''s breadth of rounding must not keep a copy from being one.
         ' WHERE s.similarity >= $4 - 1e-6 ORDER BY s.low, s.high', 'embeddings_' || space_id)
     USING space.collection_id, low, high, min_similarity;
