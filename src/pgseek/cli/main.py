@@ -27,6 +27,7 @@ from pgseek.cli import (
     demo,
     doctor,
     documents,
+    finetune,
     golden,
     index,
     ingest,
@@ -81,6 +82,7 @@ app.command("tune")(tune.tune)
 app.command("calibrate")(calibrate.calibrate)
 app.command("cluster")(cluster.cluster)
 app.add_typer(similarity.app, name="similarity")
+app.command("finetune")(finetune.finetune)
 
 
 def _version(wanted: bool) -> None:
