@@ -22,7 +22,10 @@ OnMissing = Literal["raise", "ignore"]
 # A point in time: with a zone, or in UTC; ISO 8601, or seconds since 1970.
 When = datetime | date | str | float
 
-_RECOMMEND = "SELECT * FROM pgseek.recommend(%(collection)s, %(liked)s, %(disliked)s, %(k)s, %(options)s) ORDER BY rank"
+_RECOMMEND = (
+    "SELECT * FROM pgseek.recommend(%(collection)s, %(liked)s, %(disliked)s, %(k)s, %(options)s)"
+    " ORDER BY rank"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from pgseek.cli import (
     doctor,
     documents,
     duplicates,
+    finetune,
     golden,
     index,
     ingest,
@@ -87,6 +88,7 @@ app.add_typer(similarity.app, name="similarity")
 app.command("threshold")(threshold.threshold)
 app.command("duplicates")(duplicates.duplicates)
 app.add_typer(answers.app, name="answers")
+app.command("finetune")(finetune.finetune)
 
 
 def _version(wanted: bool) -> None:

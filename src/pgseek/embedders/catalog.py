@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pgseek.embedders.folders import record_of
 from pgseek.errors import ConfigurationError, InvalidInput
 from pgseek.types import NORMALIZATIONS, EmbedderIdentity, Normalization
 
@@ -321,6 +322,9 @@ def lookup(spec: str) -> tuple[Model, int]:
 def fusion_defaults(identity: EmbedderIdentity) -> FusionDefaults:
     """Return how a new collection with this embedder fuses its legs unless told otherwise."""
     name = identity.model.lower()
+    if identity.provider == LOCAL_LIBRARY:
+        # A fine-tuned model is fused as what it was made of.
+        name = str(record_of(identity.model).get("base", name)).lower()
     for known in models():
         if (
             known.alpha is not None

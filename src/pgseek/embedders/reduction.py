@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from pgseek.embedders.base import Vectors, normalize
 from pgseek.embedders.catalog import find_model
+from pgseek.embedders.folders import record_of
 from pgseek.types import EmbedderIdentity
 
 # OpenAI documents it of its embedding-3 models; of the others the vectors are cut here, by their embedders.
@@ -24,7 +25,8 @@ def reduces(of: EmbedderIdentity, to: EmbedderIdentity) -> bool:
     if replace(to, dimensions=of.dimensions) != of:
         return False
     known = find_model(of.provider, of.model)
-    return known is not None and known.reduces_to(to.dimensions)
+    trained = record_of(of.model).get("matryoshka", ()) if of.provider == "sentence-transformers" else ()
+    return to.dimensions in trained or (known is not None and known.reduces_to(to.dimensions))
 
 
 def reduction(of: EmbedderIdentity, to: EmbedderIdentity) -> Callable[[Vectors], Vectors] | None:

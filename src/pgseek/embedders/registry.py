@@ -92,7 +92,8 @@ def embedder_for(identity: EmbedderIdentity) -> Embedder:
         PROVIDERS[identity.provider][1] if identity.provider in PROVIDERS else any(prompts.values())
     )
     options = prompts if takes_prompts else {}
-    if identity.revision and (identity.provider in WITH_REVISIONS or identity.provider not in PROVIDERS):
+    # Also that there is none: what a folder's weights are was not noted of every space.
+    if identity.provider in WITH_REVISIONS or (identity.revision and identity.provider not in PROVIDERS):
         options["revision"] = identity.revision
     return _factory(identity.provider)(identity.model, identity.dimensions, **options)
 

@@ -12,6 +12,7 @@ import numpy as np
 from pgseek.chunking import divide
 from pgseek.embedders.base import Vectors, normalize
 from pgseek.embedders.catalog import find_model
+from pgseek.embedders.folders import PREFIX, record_of, weights_revision
 from pgseek.errors import EmbedderError, InvalidInput, MissingExtra
 from pgseek.types import Chunk, EmbedderIdentity
 
@@ -28,9 +29,10 @@ class SentenceTransformersEmbedder:
     own are a prefix, where the catalogue says that the model was trained for it. The model is loaded on
     construction, because its dimensions and prompts are part of the space. ``revision``, a commit or tag of
     the hub, is what is loaded, and part of the space; without it the newest there is on this machine or the
-    hub is loaded, and the space says nothing of it. ``device`` and ``backend`` ('torch', 'onnx', 'openvino')
-    are not part of it: they change a vector by rounding only; by default PGSEEK_DEVICE and PGSEEK_BACKEND
-    are asked.
+    hub is loaded, and the space says nothing of it (''), or tells a folder's weights by their hash
+    ('weights:…'): other weights in the same folder are another space, and refused in this one. ``device``
+    and ``backend`` ('torch', 'onnx', 'openvino') are not part of it: they change a vector by rounding only;
+    by default PGSEEK_DEVICE and PGSEEK_BACKEND are asked.
     """
 
     exact_tokens = True
@@ -44,26 +46,24 @@ class SentenceTransformersEmbedder:
         document_prompt: str | None = None,
         device: str | None = None,
         backend: str | None = None,
-        revision: str = "",
+        revision: str | None = None,
     ) -> None:
         if not model:
             raise InvalidInput("name a model, such as sentence-transformers:BAAI/bge-small-en-v1.5")
-        try:
-            from sentence_transformers import SentenceTransformer  # noqa: PLC0415 (optional)
-        except ImportError as error:
-            raise MissingExtra("sentence-transformers", "sentence-transformers") from error
-        device = device or os.environ.get("PGSEEK_DEVICE") or None
-        backend = backend or os.environ.get("PGSEEK_BACKEND") or "torch"
-        try:
-            self._model: Any = SentenceTransformer(
-                model, device=device, backend=backend, revision=revision or None
-            )
-        except Exception as error:
-            # The library raises whatever it likes, a bare Exception for a missing ONNX for one.
-            raise EmbedderError(f"cannot load sentence-transformers model {model!r}: {error}") from error
+        if revision is None or revision.startswith(PREFIX):
+            holds = weights_revision(model)
+            if revision is not None and revision != holds:
+                raise EmbedderError(
+                    f"the folder {model!r} holds {holds or 'no model'}, but the vectors were made with "
+                    f"{revision}: put that model back, or re-embed with the new one: pgseek reembed"
+                )
+            revision = holds
+        self._model: Any = load_model(
+            model, device=device, backend=backend, revision="" if revision.startswith(PREFIX) else revision
+        )
         known = find_model("sentence-transformers", model)
         native = _dimensions(self._model)
-        if dimensions not in {None, native}:
+        if dimensions not in {None, native, *record_of(model).get("matryoshka", ())}:
             if known is None:
                 raise InvalidInput(f"{model} gives {native} dimensions, not {dimensions}")
             dimensions = known.check_dimensions(dimensions)
@@ -105,6 +105,10 @@ class SentenceTransformersEmbedder:
         """Return each text's tokens as a document, its prompt and the special tokens included."""
         return self._count(texts, self.identity.document_prompt)
 
+    def trainable(self) -> Any:
+        """Return the library's model, to be trained: this embedder's vectors are not its space's then."""
+        return self._model
+
     def _count(self, texts: Sequence[str], prompt: str) -> list[int]:
         if not texts:
             return []
@@ -122,6 +126,28 @@ class SentenceTransformersEmbedder:
                 list(texts), prompt=prompt, convert_to_numpy=True, show_progress_bar=False
             )
         return normalize(np.asarray(vectors, dtype=np.float32)[:, : self.identity.dimensions])
+
+
+def load_model(
+    model: str, *, device: str | None = None, backend: str | None = None, revision: str = ""
+) -> Any:
+    """Return a SentenceTransformer; by default PGSEEK_DEVICE and PGSEEK_BACKEND are asked.
+
+    Raises:
+        MissingExtra: the library is not installed.
+        EmbedderError: there is no such model.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415 (optional)
+    except ImportError as error:
+        raise MissingExtra("sentence-transformers", "sentence-transformers") from error
+    device = device or os.environ.get("PGSEEK_DEVICE") or None
+    backend = backend or os.environ.get("PGSEEK_BACKEND") or "torch"
+    try:
+        return SentenceTransformer(model, device=device, backend=backend, revision=revision or None)
+    except Exception as error:
+        # The library raises whatever it likes, a bare Exception for a missing ONNX for one.
+        raise EmbedderError(f"cannot load sentence-transformers model {model!r}: {error}") from error
 
 
 def _prompt(given: str | None, own: dict[str, str], names: Sequence[str], otherwise: str) -> str:

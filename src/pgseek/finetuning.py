@@ -1,1 +1,0 @@
-"""Fine-tuning an embedding model on a collection's own pairs."""
