@@ -398,9 +398,14 @@ def test_a_collection_labels_its_own_pairs(docs):
     }
     made = calibrate_threshold(found.similarities, found.same, weights=found.weights)
     assert made.corrected
-    assert made.chosen.threshold > 0.99
+    assert made.target.threshold > 0.99
     store_threshold(docs, made)
-    assert find_duplicates(docs).min_similarity == made.chosen.threshold
+    assert find_duplicates(docs).min_similarity == made.target.threshold
+    mixed = calibrate_threshold([0.5] * 20, [True, False] * 10)
+    with pytest.raises(
+        InvalidInput, match=r"no threshold reaches a precision of 0.95 .* least overlap at 0.5"
+    ):
+        store_threshold(docs, mixed)
     given = sampled_pairs(docs, [("d1", "d2"), ("d2", "d1")], documents=5)
     assert sum(given.same) == 1
 

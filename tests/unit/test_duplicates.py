@@ -81,7 +81,9 @@ def test_overlap_sees_through_what_does_not_change_a_text():
 
 # Thresholds.
 
-SIMILARITIES = st.lists(st.tuples(st.floats(-1, 1), st.booleans()), min_size=10, max_size=80)
+SIMILARITIES = st.lists(
+    st.tuples(st.integers(-50, 50).map(lambda n: n / 50), st.booleans()), min_size=10, max_size=60
+)
 
 
 def split(pairs):
@@ -133,29 +135,27 @@ def test_prevalence_corrects_precision_by_its_formula(pairs, prevalence):
 
 def test_a_sample_of_the_different_pairs_is_made_up_for():
     rng = np.random.default_rng(1)
-    same, different = rng.normal(0.9, 0.04, 500), rng.normal(0.5, 0.15, 200_000)
+    same, different = rng.normal(0.9, 0.04, 500), rng.normal(0.5, 0.1, 200_000)
     every = calibrate_threshold(np.append(same, different), [True] * 500 + [False] * 200_000)
-    sample = rng.choice(different, 5000, replace=False)
-    values, labels = np.append(same, sample), [True] * 500 + [False] * 5000
+    sample = rng.choice(different, 20_000, replace=False)
+    values, labels = np.append(same, sample), [True] * 500 + [False] * 20_000
     naive = calibrate_threshold(values, labels)
-    weighed = calibrate_threshold(values, labels, weights=[1.0] * 500 + [40.0] * 5000)
-    assert weighed.target.threshold == pytest.approx(every.target.threshold, abs=0.03)
-    # As if duplicates were a tenth of all pairs: far too low.
-    assert naive.target.threshold < every.target.threshold - 0.1
+    weighed = calibrate_threshold(values, labels, weights=[1.0] * 500 + [10.0] * 20_000)
+    assert weighed.target.threshold == pytest.approx(every.target.threshold, abs=0.02)
+    # As if one in forty pairs were a duplicate: too low.
+    assert naive.target.threshold < every.target.threshold - 0.04
 
 
 def test_pairs_that_are_parted_leave_no_mistake():
     found = calibrate_threshold([0.1] * 6 + [0.9] * 6, [False] * 6 + [True] * 6)
     assert found.target == found.least_overlap
     assert (found.target.threshold, found.target.precision, found.target.recall) == (0.5, 1, 1)
-    assert found.chosen is found.target
 
 
 def test_pairs_that_are_mixed_reach_no_precision():
     found = calibrate_threshold([0.5] * 20, [True, False] * 10)
     assert found.target is None
-    assert found.chosen == found.least_overlap
-    assert found.chosen.precision == 0.5
+    assert found.least_overlap.precision == 0.5
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_files_of_pairs_are_read(tmp_path):
     expected = [("a", "b, c", "1"), ("d", "e", "0")]
     for name, text in (
         ("p.csv", 'one,other,same\na,"b, c",yes\n\nd,e,0\n'),
-        ("p.tsv", "a\tb, c\tTRUE\nd\te\tdifferent\n"),
+        ("p.tsv", "a\tb, c\tTRUE\nd\te\tNo\n"),
         ("p.jsonl", '{"one": "a", "other": "b, c", "same": true}\n\n["d", "e", 0]\n'),
     ):
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -24,8 +24,8 @@ from pgseek.steps import Script, fetch
 from pgseek.types import CollectionInfo, SpaceInfo
 
 BATCH = 1000
-_TRUE = {"1", "true", "yes", "same", "duplicate"}
-_FALSE = {"0", "false", "no", "different", "distinct", "-1"}
+_TRUE = {"1", "true", "yes"}
+_FALSE = {"0", "false", "no"}
 _MEANS = """
 WITH pairs AS (
     SELECT u.one, u.other, u.place
@@ -69,7 +69,7 @@ def read_pairs(path: str | Path, columns: int = 3) -> list[tuple[str, ...]]:
     """Read a file of pairs: CSV, TSV (by its ending) or JSON lines, a pair a line.
 
     A line has ``columns`` values, in JSON an array or an object in the order of its keys, the last of them
-    the label: 1, true, yes, same, or 0, false, no, different. A first line whose label is none is a heading.
+    the label: 1, true, yes, or 0, false, no. A first line whose label is none is a heading.
 
     Raises:
         InvalidInput: no such file, or a line that is no pair; with its number.

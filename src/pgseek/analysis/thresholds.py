@@ -56,8 +56,9 @@ class Calibrated:
     ``same`` and ``different`` count the pairs. ``prevalence`` is the share of pairs that are the same, among
     all that will be compared; ``precision`` is by it. ``corrected`` says that it is not simply that of the
     pairs given. ``least_overlap`` is where the two distributions overlap least: it loses and lets through the
-    smallest share of each kind (Youden 1950). ``target`` is the lowest threshold with ``target_precision``,
-    None if no threshold reaches it. ``curve`` holds up to 200 thresholds, from the lowest.
+    smallest share of each kind (Youden 1950), whatever precision that means where few pairs are the same.
+    ``target`` is the lowest threshold with ``target_precision``, None if no threshold reaches it. ``curve``
+    holds up to 200 thresholds, from the lowest.
     """
 
     purpose: Purpose
@@ -70,11 +71,6 @@ class Calibrated:
     target: Choice | None
     curve: tuple[Choice, ...]
     histogram: Histogram
-
-    @property
-    def chosen(self) -> Choice:
-        """What `store_threshold` keeps: the target, or where it is not reached the least overlap."""
-        return self.target or self.least_overlap
 
 
 def calibrate_threshold(
@@ -149,7 +145,8 @@ def _calibrated(
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
     # Half way to the next: the value of a pair itself is luck.
     following = np.append(ranked[last[:-1] + 1], ranked[-1])
-    thresholds = (ranked[last] + following) / 2
+    middle = (ranked[last] + following) / 2
+    thresholds = np.where(middle > following, middle, ranked[last])
     precision, recall = hit[last] / (hit[last] + wrong[last]), hit[last] / hit[-1]
     choices = [Choice(*map(float, one)) for one in zip(thresholds, precision, recall, strict=True)]
     least = int(np.argmax(recall - wrong[last] / wrong[-1]))
@@ -217,8 +214,11 @@ def store_threshold(
 ) -> None:
     """Keep a threshold with a space, by default the active one; None forgets the one for ``purpose``.
 
+    Of what was calibrated it is the ``target``; to keep the other give ``least_overlap.threshold``.
+
     Raises:
-        InvalidInput: a number or None without its purpose, a number outside -1..1, or no such space.
+        InvalidInput: a number or None without its purpose, a number outside -1..1, no such space, or no
+            threshold reaches the target.
     """
     now = threshold.purpose if isinstance(threshold, Calibrated) else purpose
     if now is None or (purpose is not None and now != purpose):
@@ -228,7 +228,13 @@ def store_threshold(
     check_purpose(now)
     kept: dict[str, Any] = {"stored_at": datetime.now(UTC).isoformat(timespec="seconds")}
     if isinstance(threshold, Calibrated):
-        chosen = threshold.chosen
+        chosen = threshold.target
+        if chosen is None:
+            raise InvalidInput(
+                f"no threshold reaches a precision of {threshold.target_precision:g} with these pairs, so "
+                "none is kept: ask for less, or keep one of your own, such as the least overlap at "
+                f"{threshold.least_overlap.threshold:.4f}"
+            )
         kept |= {
             "similarity": chosen.threshold,
             "precision": chosen.precision,

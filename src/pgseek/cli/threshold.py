@@ -78,14 +78,15 @@ def threshold(
             prevalence=prevalence,
             weights=None if prevalence is not None else measured.weights,
         )
-        if store:
+        kept = store and made.target is not None
+        if kept:
             calibrating.store_threshold(docs, made)
     if plot is not None:
         calibrating.plot_thresholds(made, plot)
     if as_json:
         print_json(made)
     else:
-        _print_calibrated(made, measured.missing)
+        _print_calibrated(made, measured.missing, kept)
 
 
 def _checked(purpose: str, others: int, pairs: Path | None, sample: int | None) -> calibrating.Purpose:
@@ -130,7 +131,7 @@ def _measured(
     return labelling.sampled_pairs(docs, known, documents=500 if sample is None else sample, progress=advance)
 
 
-def _print_calibrated(made: calibrating.Calibrated, missing: int) -> None:
+def _print_calibrated(made: calibrating.Calibrated, missing: int, kept: bool) -> None:
     shown = table("", "threshold", "precision", "recall")
     for label, choice in (
         ("least overlap of the two kinds", made.least_overlap),
@@ -141,12 +142,11 @@ def _print_calibrated(made: calibrating.Calibrated, missing: int) -> None:
         else:
             shown.add_row(label, f"{choice.threshold:.4f}", f"{choice.precision:.3f}", f"{choice.recall:.3f}")
     out.print(shown)
-    chosen = "precision" if made.target is not None else "least overlap"
     out.print(
         f"{made.same:,} pairs are the same, {made.different:,} are different"
         + (f", {missing:,} could not be measured" if missing else "")
         + f"; of all that are compared {made.prevalence:.3g} are taken for the same"
         + ("" if made.corrected else ", as in the file: say --prevalence if it was put together otherwise")
-        + f". Chosen: {chosen}",
+        + (f". Kept: {made.target.threshold:.4f}" if kept and made.target else ". Nothing is kept"),
         soft_wrap=True,
     )
