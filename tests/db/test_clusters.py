@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from support import CountingEmbedder, rows, snapshot
 from topics import TOPICS, corpus
 
-from pgseek import Client, InvalidInput
+from pgseek import Client, InvalidInput, MissingExtra
 from pgseek.analysis import (
     ClusterPlan,
     assignments,
@@ -321,6 +322,15 @@ def test_collections_that_cannot_be_clustered_say_why(client, dsn):
 def test_plans_are_checked_before_anything_is_read(given, message):
     with pytest.raises(InvalidInput, match=message):
         ClusterPlan(**given)
+
+
+def test_what_is_not_installed_is_named_before_anything_is_read(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'pgseek\[umap\]'"):
+        ClusterPlan(method="hdbscan", reduction="umap")
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'pgseek\[analysis\]'"):
+        ClusterPlan()
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "x" * 300, 3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -217,6 +218,10 @@ def test_wrong_input_is_refused_as_a_collection_refuses_it(corpus):
     ):
         with pytest.raises(InvalidInput, match=message):
             index.search("words", **options)
+    with pytest.raises(InvalidInput) as refused:
+        docs.search("words", min_dense_score="calibrated")
+    with pytest.raises(InvalidInput, match=re.escape(str(refused.value))):
+        index.search("words", min_dense_score="calibrated")
     with pytest.raises(InvalidInput, match="syntax='plain'"):
         index.search("+must have")
     with pytest.raises(SpaceMismatch, match="another:model"):
@@ -291,6 +296,8 @@ def test_an_index_of_its_own_needs_no_database(tmp_path):
         index.search("function", filter={"year": 1994})
     with pytest.raises(InvalidInput, match="kind of query"):
         index.search("function", alpha="auto")
+    with pytest.raises(InvalidInput, match="min_dense_score is 'calibrated'"):
+        index.search("function", min_dense_score="calibrated")
     with pytest.raises(InvalidInput, match="obeys"):
         index.search('"side by side"')
     with pytest.raises(InvalidInput, match="has no text"):

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 from pgseek.analysis.clusters import Clustering
+from pgseek.analysis.collection import Analysed, Progress
 from pgseek.analysis.grouping import NOISE
-from pgseek.analysis.reading import Analysed, By, Progress, Reader
+from pgseek.analysis.reading import By, Reader
 from pgseek.errors import InvalidInput
 from pgseek.steps import Script, fetch, transact
 

@@ -15,7 +15,8 @@ from psycopg.sql import SQL, Identifier
 from pgseek import plots, similarity, spaces
 from pgseek.analysis import reading
 from pgseek.analysis.clusters import texts_of
-from pgseek.analysis.reading import Analysed, Page, Progress, Selection
+from pgseek.analysis.collection import Analysed, Progress
+from pgseek.analysis.reading import Page, Selection
 from pgseek.errors import InvalidInput
 from pgseek.prepare import document_id
 from pgseek.steps import Script, fetch

@@ -12,10 +12,11 @@ import numpy as np
 
 from pgseek import similarity
 from pgseek.analysis import grouping, reading
+from pgseek.analysis.collection import Analysed, Progress
 from pgseek.analysis.grouping import NOISE, Model, SilhouettePoint
 from pgseek.analysis.labels import Members, Word, specific_words
 from pgseek.analysis.projection import PROJECTIONS, Projection, check_projection
-from pgseek.analysis.reading import Analysed, By, Counted, Progress, Reader, Selection
+from pgseek.analysis.reading import By, Counted, Reader, Selection
 from pgseek.errors import InvalidInput
 from pgseek.filters import Filter
 from pgseek.steps import Script, fetch

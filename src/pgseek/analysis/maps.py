@@ -15,9 +15,10 @@ import numpy as np
 
 from pgseek import plots
 from pgseek.analysis.clusters import Clustering, texts_of
+from pgseek.analysis.collection import Analysed, Progress
 from pgseek.analysis.grouping import NOISE
 from pgseek.analysis.projection import Projection, check_projection, principal_axes, umap_points
-from pgseek.analysis.reading import Analysed, Progress, sampled
+from pgseek.analysis.reading import sampled
 from pgseek.errors import InvalidInput
 from pgseek.steps import Script
 

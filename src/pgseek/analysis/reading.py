@@ -6,15 +6,16 @@ a sample that chance alone has made, and always the same one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
 from psycopg.sql import SQL, Composed
 
 from pgseek import similarity, spaces
+from pgseek.analysis.collection import Progress
 from pgseek.errors import InvalidInput
 from pgseek.filters import Filter, to_jsonpath
 from pgseek.steps import Script, fetch, fetch_one
@@ -23,8 +24,6 @@ from pgseek.types import CollectionInfo, SpaceInfo
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 By = Literal["document", "chunk"]
 BYS: tuple[By, ...] = ("document", "chunk")
-# Called with what runs, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], None]
 # Rows of a page; of wide vectors fewer, so that a page stays below some 16 MB.
 PAGE = 2000
 PAGE_NUMBERS = 4_000_000
@@ -53,22 +52,6 @@ _KEPT = SQL(
     " AND EXISTS (SELECT FROM pgseek.documents d WHERE d.collection_id = e.collection_id"
     " AND d.document_id = e.document_id AND d.metadata @@ %(filter)s::jsonpath)"
 )
-
-
-class Analysed(Protocol):
-    """What is analysed: a `Collection`."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def _client(self) -> Any: ...
-
-    def info(self) -> CollectionInfo:
-        """Return it as it stands now."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from pgseek import search as search_scripts
+from pgseek import spaces
 from pgseek.chunking import chunk_text
 from pgseek.collections import choose_embedder
 from pgseek.embedders.base import Embedder, checked_documents, checked_query, usable
@@ -280,7 +281,7 @@ class MemoryIndex:
         model: str | None = None,
         boosts: Sequence[Mapping[str, Any]] = (),
         min_score: float | None = None,
-        min_dense_score: float | None = None,
+        min_dense_score: float | Literal["calibrated"] | None = None,
         min_lexical_score: float | None = None,
         diversity: float = 0.0,
         near_duplicates: float | None = None,
@@ -328,7 +329,7 @@ class MemoryIndex:
             collapse=collapse,
             space=space,
             min_score=min_score,
-            min_dense_score=min_dense_score,
+            min_dense_score=self._least(min_dense_score),
             min_lexical_score=min_lexical_score,
         )
         if space is not None and space != self._space_id:
@@ -342,6 +343,18 @@ class MemoryIndex:
         }:
             raise SpaceMismatch(f"the vector is of {model!r}, but this index holds those of {self._identity}")
         return self._found(request, self._allowed(filter), query_embedding)
+
+    def _least(self, given: float | Literal["calibrated"] | None) -> float | None:
+        if given != "calibrated":
+            return given
+        if self._origin is None:
+            raise InvalidInput(
+                "min_dense_score is 'calibrated', but it is a collection's spaces that keep "
+                "thresholds: give a number"
+            )
+        docs, info = self._origin
+        least: float = docs._client._run(spaces.threshold(info, "no_answer", self._space_id))
+        return least
 
     def _found(self, request: Search, allowed: Any, query_embedding: Any) -> list[Hit]:
         how, kind = self._weighing(request), None
