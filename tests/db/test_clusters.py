@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from uuid import UUID
 
 import numpy as np
 import pytest
+from psycopg.sql import SQL
 from support import CountingEmbedder, rows, snapshot
 from topics import TOPICS, corpus
 
@@ -27,6 +29,7 @@ from pgseek.analysis import (
 )
 from pgseek.analysis import clusters as module
 from pgseek.analysis.reading import Reader, count, sampled, select
+from pgseek.db.connection import connect
 
 
 @pytest.fixture(scope="module")
@@ -243,8 +246,6 @@ def test_a_documents_vector_is_the_mean_of_its_chunks_wherever_a_page_ends(clien
 
 
 def _all_vectors(info):
-    from psycopg.sql import SQL
-
     from pgseek import spaces
     from pgseek.steps import fetch
 
@@ -453,3 +454,25 @@ def _check_script(script, folder):
             [node, "--check", folder / "map.js"], capture_output=True, text=True, check=False
         )
         assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("filtered", [None, "$.even == true"], ids=["all", "filtered"])
+def test_a_page_is_read_by_key_wherever_it_begins(known, module_dsn, filtered):
+    """No page reads what stands before it: neither vectors, nor chunks, nor documents."""
+    docs, _ = known
+    reader = Reader(docs._client._run(select(docs.info(), filter=filtered)), 10)
+    parameters = {
+        **reader._selection.parameters,
+        "document": UUID("80000000-0000-8000-8000-000000000000"),
+        "ordinal": 0,
+    }
+    with connect(module_dsn) as connection:
+        for mode in ("force_custom_plan", "force_generic_plan"):
+            connection.execute(f"SET plan_cache_mode = {mode}")
+            lines = connection.execute(
+                SQL("EXPLAIN (ANALYZE, COSTS OFF) ") + reader._statement, parameters
+            ).fetchall()
+            plan = "\n".join(line["QUERY PLAN"] for line in lines)
+            assert "Join" not in plan, plan
+            assert "Index Scan using chunks_pkey" in plan, plan
+            assert "Sort" not in plan or "rows=10" in plan, plan

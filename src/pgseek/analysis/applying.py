@@ -115,7 +115,9 @@ def check_write(by: By, name: str, value: object = "label") -> None:
 _CHANGED = """
 SELECT d.document_id, g.value IS NULL AS cleared
   FROM unnest(%(documents)s::uuid[], %(values)s::text[]) AS g (document_id, value)
-  JOIN pgseek.documents d ON d.collection_id = %(collection)s AND d.document_id = g.document_id
+  JOIN pgseek.documents d
+    ON d.collection_id = %(collection)s AND d.document_id = ANY (%(documents)s)
+   AND d.document_id = g.document_id
  WHERE d.metadata -> %(name)s IS DISTINCT FROM g.value::jsonb
  ORDER BY d.document_id
 """

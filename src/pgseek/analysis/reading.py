@@ -12,6 +12,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
+from psycopg import sql
 from psycopg.sql import SQL, Composed
 
 from pgseek import similarity, spaces
@@ -28,14 +29,23 @@ BYS: tuple[By, ...] = ("document", "chunk")
 PAGE = 2000
 PAGE_NUMBERS = 4_000_000
 
+# The page first, by the key alone, then a look-up for each of its rows: a join would be free to read the
+# other table from its beginning for every page. What is not wanted comes without its vector.
 _PAGE = """
-SELECT e.document_id, e.ordinal, e.embedding FROM {table} e
-  JOIN pgseek.chunks c
-    ON c.collection_id = e.collection_id AND c.document_id = e.document_id AND c.ordinal = e.ordinal
- WHERE e.collection_id = %(collection)s AND (e.document_id, e.ordinal) > (%(document)s, %(ordinal)s)
-   AND c.kind = 'chunk'{filter}
- ORDER BY e.document_id, e.ordinal LIMIT %(page)s
+SELECT p.document_id, p.ordinal, CASE WHEN {kept} THEN p.embedding END AS embedding
+  FROM (SELECT e.document_id, e.ordinal, e.embedding FROM {table} e
+         WHERE e.collection_id = %(collection)s AND (e.document_id, e.ordinal) > (%(document)s, %(ordinal)s)
+         ORDER BY e.document_id, e.ordinal LIMIT {rows}) AS p
+ ORDER BY p.document_id, p.ordinal
 """
+_IS_CHUNK = SQL(
+    "(SELECT c.kind = 'chunk' FROM pgseek.chunks c WHERE c.collection_id = %(collection)s"
+    " AND c.document_id = p.document_id AND c.ordinal = p.ordinal)"
+)
+_IS_KEPT = SQL(
+    " AND (SELECT d.metadata @@ %(filter)s::jsonpath FROM pgseek.documents d"
+    " WHERE d.collection_id = %(collection)s AND d.document_id = p.document_id)"
+)
 _COUNT = """
 SELECT count(*) AS documents, count(*) FILTER (WHERE NOT EXISTS (
            SELECT FROM {table} e
@@ -160,7 +170,12 @@ class Reader:
     def __init__(self, selection: Selection, rows: int = PAGE) -> None:
         self._selection = selection
         self._rows = max(1, min(rows, PAGE_NUMBERS // selection.space.identity.dimensions))
-        self._statement = selection.statement(_PAGE)
+        # The number of rows is written out: a plan for any number of them might sort the whole table.
+        self._statement = SQL(_PAGE).format(
+            table=spaces.table_of(selection.space.space_id),
+            kept=_IS_CHUNK if selection.filter is None else _IS_CHUNK + _IS_KEPT,
+            rows=sql.Literal(self._rows),
+        )
         self._last: tuple[UUID, int] = (UUID(int=0), -1)
         self._done = False
         # Chunks of the document that the page before ended in.
@@ -175,12 +190,12 @@ class Reader:
                     **self._selection.parameters,
                     "document": self._last[0],
                     "ordinal": self._last[1],
-                    "page": self._rows,
                 },
             )
             self._done = len(rows) < self._rows
             if rows:
                 self._last = (rows[-1]["document_id"], rows[-1]["ordinal"])
+            rows = [row for row in rows if row["embedding"] is not None]
             vectors = [_numbers(row["embedding"]) for row in rows]
             if self._selection.unit:
                 vectors = list(similarity.normalize(np.stack(vectors)).astype(np.float32)) if vectors else []

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import numpy as np
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Literal
 
 from pgseek import spaces
 from pgseek.embedding import Embedding
@@ -20,6 +20,8 @@ PAGE = 1000
 # Called with the rows that are there, and how many there will be.
 Progress = Callable[[int, int], None]
 
+# The page first, by the key alone, then look-ups for its rows: a join would be free to read the other
+# tables from their beginning for every page (OFFSET 0 keeps them look-ups).
 _PAGE = """
 SELECT c.document_id, c.ordinal AS key, coalesce(c.of_ordinal, c.ordinal) AS ordinal, d.external_id AS id,
        c.kind, d.title,
@@ -28,16 +30,24 @@ SELECT c.document_id, c.ordinal AS key, coalesce(c.of_ordinal, c.ordinal) AS ord
        CASE WHEN c.section_start IS NOT NULL
             THEN substr(d.body, c.section_start + 1, c.section_end - c.section_start) END AS section,
        CASE WHEN c.of_ordinal IS NOT NULL THEN c.text END AS matched_text,
-       c.terms::text AS terms, e.embedding
-  FROM pgseek.chunks c
-  JOIN pgseek.documents d ON d.collection_id = c.collection_id AND d.document_id = c.document_id
-  LEFT JOIN pgseek.chunks o
-         ON o.collection_id = c.collection_id AND o.document_id = c.document_id AND o.ordinal = c.of_ordinal
-  LEFT JOIN {table} e
-         ON e.collection_id = c.collection_id AND e.document_id = c.document_id AND e.ordinal = c.ordinal
- WHERE c.collection_id = %(collection)s AND (c.document_id, c.ordinal) > (%(document)s, %(ordinal)s)
-   AND (%(filter)s::jsonpath IS NULL OR d.metadata @@ %(filter)s::jsonpath)
- ORDER BY c.document_id, c.ordinal LIMIT %(page)s
+       c.terms::text AS terms, e.embedding, d.kept
+  FROM (SELECT k.* FROM pgseek.chunks k
+         WHERE k.collection_id = %(collection)s AND (k.document_id, k.ordinal) > (%(document)s, %(ordinal)s)
+         ORDER BY k.document_id, k.ordinal LIMIT {rows}) AS c
+  CROSS JOIN LATERAL (
+      SELECT f.external_id, f.title, f.body, f.metadata,
+             %(filter)s::jsonpath IS NULL OR coalesce(f.metadata @@ %(filter)s::jsonpath, false) AS kept
+        FROM pgseek.documents f
+       WHERE f.collection_id = %(collection)s AND f.document_id = c.document_id OFFSET 0) AS d
+  LEFT JOIN LATERAL (
+      SELECT t.text FROM pgseek.chunks t
+       WHERE t.collection_id = %(collection)s AND t.document_id = c.document_id AND t.ordinal = c.of_ordinal
+      OFFSET 0) AS o ON true
+  LEFT JOIN LATERAL (
+      SELECT v.embedding FROM {table} v
+       WHERE v.collection_id = %(collection)s AND v.document_id = c.document_id AND v.ordinal = c.ordinal
+      OFFSET 0) AS e ON true
+ ORDER BY c.document_id, c.ordinal
 """
 
 
@@ -66,7 +76,7 @@ def copy(
     progress: Progress | None,
 ) -> Script[tuple[Rows, Postings]]:
     """Return the rows and postings of a collection, with the vectors of one of its spaces."""
-    statement = SQL(_PAGE).format(table=spaces.table_of(space.space_id))
+    statement = SQL(_PAGE).format(table=spaces.table_of(space.space_id), rows=Literal(PAGE))
     rows: list[tuple[Row, Floats | None]] = []
     dimensions: list[np.ndarray[Any, np.dtype[np.int64]]] = []
     weights: list[Floats] = []
@@ -79,11 +89,12 @@ def copy(
                 "document": last[0],
                 "ordinal": last[1],
                 "filter": filter,
-                "page": PAGE,
             },
         )
         for one in page:
             values = dict(one)
+            if not values.pop("kept"):
+                continue
             embedding = values.pop("embedding")
             of_terms = _sparse(values.pop("terms"))
             dimensions.append(of_terms[0])
