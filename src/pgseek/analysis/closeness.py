@@ -302,12 +302,8 @@ def _neighbours(
     selection: Selection, page: Page, places: Sequence[int], k: int
 ) -> Script[list[dict[str, Any]]]:
     """Return the k nearest rows of other documents of some rows of a page; ``place`` counts those from 1."""
-    (row,) = yield from fetch(
-        "SELECT n.nspname AS name FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
-        " WHERE e.extname = 'vector'"
-    )
     statement = SQL(_NEIGHBOURS).format(
-        table=spaces.table_of(selection.space.space_id), vector=Identifier(row["name"], "vector")
+        table=spaces.table_of(selection.space.space_id), vector=Identifier(selection.schema, "vector")
     )
     return (
         yield from fetch(

@@ -32,7 +32,8 @@ PAGE_NUMBERS = 4_000_000
 # The page first, by the key alone, then a look-up for each of its rows: a join would be free to read the
 # other table from its beginning for every page. What is not wanted comes without its vector.
 _PAGE = """
-SELECT p.document_id, p.ordinal, CASE WHEN {kept} THEN p.embedding END AS embedding
+SELECT p.document_id, p.ordinal,
+       CASE WHEN {kept} THEN {vector}.vector_send(p.embedding::{vector}.vector) END AS embedding
   FROM (SELECT e.document_id, e.ordinal, e.embedding FROM {table} e
          WHERE e.collection_id = %(collection)s AND (e.document_id, e.ordinal) > (%(document)s, %(ordinal)s)
          ORDER BY e.document_id, e.ordinal LIMIT {rows}) AS p
@@ -77,6 +78,8 @@ class Selection:
     by: By
     filter: str | None
     unit: bool
+    # pgvector's.
+    schema: str
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -133,7 +136,12 @@ def select(
             f"space {chosen.space_id} of collection {info.name!r} is retired: it has no vectors"
         )
     turned = chosen.metric in {"cosine", "inner_product"} if unit is None else unit
-    return Selection(info, chosen, by, to_jsonpath(filter), turned)
+    row = yield from fetch_one(
+        "SELECT n.nspname AS name FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+        " WHERE e.extname = 'vector'"
+    )
+    schema = str(row["name"]) if row else "public"
+    return Selection(info, chosen, by, to_jsonpath(filter), turned, schema)
 
 
 def count(selection: Selection) -> Script[Counted]:
@@ -175,6 +183,7 @@ class Reader:
             table=spaces.table_of(selection.space.space_id),
             kept=_IS_CHUNK if selection.filter is None else _IS_CHUNK + _IS_KEPT,
             rows=sql.Literal(self._rows),
+            vector=sql.Identifier(selection.schema),
         )
         self._last: tuple[UUID, int] = (UUID(int=0), -1)
         self._done = False
@@ -196,7 +205,7 @@ class Reader:
             if rows:
                 self._last = (rows[-1]["document_id"], rows[-1]["ordinal"])
             rows = [row for row in rows if row["embedding"] is not None]
-            vectors = [_numbers(row["embedding"]) for row in rows]
+            vectors = [_sent(row["embedding"]) for row in rows]
             if self._selection.unit:
                 vectors = list(similarity.normalize(np.stack(vectors)).astype(np.float32)) if vectors else []
             page = (
@@ -271,6 +280,11 @@ def _chunks(rows: Sequence[Any], vectors: Sequence[Floats]) -> Page | None:
     if not rows:
         return None
     return Page([row["document_id"] for row in rows], [row["ordinal"] for row in rows], np.stack(vectors))
+
+
+def _sent(value: bytes) -> Floats:
+    """Return the numbers of a vector as pgvector sends it in binary: reading its text takes far longer."""
+    return np.frombuffer(value, dtype=">f4", offset=4).astype(np.float32)
 
 
 def _numbers(value: Any) -> Floats:
