@@ -1,10 +1,11 @@
 """What tuning is worth: a collection's default setting against one chosen by cross-validation, in nDCG@10.
 
-    python benchmarks/tune.py DATA [--embedder wordllama] [--queries 400] [--repeats 3] [--no-bm25]
+    python benchmarks/tune.py DATA [--embedder wordllama] [--queries 400] [--repeats 3] [--no-bm25] [--alpha 0.7]
 
 DATA holds scifact, gitbugs-hadoop, xquad-r/en and xquad-r/de (BEIR folders). Tuned values are of queries that the
 setting was not chosen on; p is that of a paired randomisation test against the default. Two figures are of real
-searches: those with the default, and those with the winner, which was chosen on all of these queries.
+searches: those with the default, and those with the winner, which was chosen on all of these queries. With ``--alpha``
+that is what the collections are set to, in place of their embedder's default.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def main() -> None:
     arguments.add_argument("--queries", type=int, default=400)
     arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--no-bm25", action="store_true")
+    arguments.add_argument("--alpha", type=float)
     given = arguments.parse_args()
     for name, (language, drop_self) in COLLECTIONS.items():
         beir = read_beir(given.data / name)
@@ -40,7 +42,7 @@ def main() -> None:
         queries = {query: beir.queries[query] for query in asked[:: max(1, len(asked) // given.queries)]}
         with database() as dsn, Client(dsn) as client:
             docs = client.create_collection(
-                "docs", embedder=given.embedder, language=language, chunk_size=100_000
+                "docs", embedder=given.embedder, language=language, chunk_size=100_000, alpha=given.alpha
             )
             docs.ingest(beir.documents())
             docs.refresh_statistics(reweigh=True)

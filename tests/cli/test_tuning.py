@@ -19,9 +19,7 @@ def pgseek(commands, dsn, tmp_path):
     return run
 
 
-@pytest.fixture
-def judged(dsn, tmp_path):
-    """A collection whose queries ask for a title's word; the vectors of wordllama find little of it."""
+def fill(dsn, folder):
     with Client(dsn) as client:
         docs = client.create_collection("docs", alpha=1.0)
         docs.ingest(
@@ -32,11 +30,25 @@ def judged(dsn, tmp_path):
             }
             for n in range(50)
         )
-    (tmp_path / "queries.jsonl").write_text(
+    (folder / "queries.jsonl").write_text(
         "".join(json.dumps({"id": f"q{n}", "text": f"error E-{4000 + n}"}) + "\n" for n in range(30))
     )
-    (tmp_path / "qrels.txt").write_text("".join(f"q{n} 0 d{n} 1\n" for n in range(30)))
+    (folder / "qrels.txt").write_text("".join(f"q{n} 0 d{n} 1\n" for n in range(30)))
     return ["--queries", "queries.jsonl", "--qrels", "qrels.txt"]
+
+
+@pytest.fixture
+def judged(dsn, tmp_path):
+    """A collection whose queries ask for a title's word; the vectors of wordllama find little of it."""
+    return fill(dsn, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def untouched(module_dsn, tmp_path_factory):
+    """The same for commands that change nothing: its database, and the folder of its files."""
+    folder = tmp_path_factory.mktemp("judged")
+    fill(module_dsn, folder)
+    return module_dsn, folder
 
 
 def alpha(dsn):
@@ -112,9 +124,11 @@ def test_clicks_tune_too(pgseek, judged, dsn):
         (["--significance", "0"], 2, "significance is 0"),
     ],
 )
-def test_wrong_input_is_told_in_one_line(pgseek, judged, arguments, code, message):
-    found, out, err = pgseek("tune", "docs", *arguments)
-    assert (found, out) == (code, "")
+def test_wrong_input_is_told_in_one_line(commands, untouched, arguments, code, message):
+    dsn, folder = untouched
+    done = commands.run("--dsn", dsn, "tune", "docs", *arguments, cwd=folder)
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert (done.returncode, out) == (code, "")
     assert message in err
     assert (err.startswith("error: "), err.count("\n")) == (True, 1)
 

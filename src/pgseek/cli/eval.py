@@ -116,9 +116,11 @@ def evaluate_collection(
     Every judged query is searched once per mode, as a plain text: + and - and quotes in it are no
     operators. BM25 gets the time it needs. A document counts where its best chunk stands; a query
     that finds nothing counts as 0. Modes are compared by paired randomisation tests, corrected
-    after Holm over the modes of a measure. Exit code 4 means that --ingest rejected some documents, 5 that
-    a gate failed: --fail-under, or --baseline with or without --max-drop. Gates are of the mode hybrid, what
-    searches use, unless another is named (MODE:MEASURE=VALUE) or it is the only one run.
+    after Holm over the modes of a measure.
+
+    Exit code 4 means that --ingest rejected some documents, 5 that a gate failed: --fail-under, or
+    --baseline with or without --max-drop. Gates are of the mode hybrid, which is what searches use,
+    unless another is named (MODE:MEASURE=VALUE) or it is the only one run.
     """
     source = Source(beir, split, queries, qrels, golden)
     _check_options(source, ingest, bool(max_drop), baseline)
