@@ -77,7 +77,7 @@ READING = {
     "check_question": "SELECT pgseek.check_question('how', '')",
     "question_vector": "SELECT pgseek.question_vector(s, '', 'how', NULL) FROM pgseek.embedding_spaces s"
     " WHERE s.space_id = 1",
-    "find_answer": "SELECT * FROM pgseek.find_answer('docs', 'how is a function cached')",
+    "find_answer": "SELECT count(*) AS answers FROM pgseek.find_answer('docs', 'how is a function cached')",
     "query_kind": "SELECT pgseek.query_kind('how do I cache')",
     "auto_alpha": "SELECT pgseek.auto_alpha(0.3, 'question', 'wordllama')",
     "seconds": """SELECT pgseek.seconds('"2026-02-30T10:00:00+02:00"')""",

@@ -42,7 +42,7 @@ BEFORE: dict[str, tuple[str, ...]] = {"0007": ("fuse", "rank", "protect")}
 TABLES = """
 -- Documents whose duplicates were looked for, as they were then; pairs were kept from min_similarity on.
 CREATE TABLE pgseek.duplicate_scans (
-    collection_id integer NOT NULL REFERENCES pgseek.collections (collection_id) ON DELETE CASCADE,
+    collection_id integer NOT NULL,
     space_id integer NOT NULL,
     document_id uuid NOT NULL,
     content_hash bytea NOT NULL,
@@ -51,17 +51,18 @@ CREATE TABLE pgseek.duplicate_scans (
 );
 -- document_id is the smaller one.
 CREATE TABLE pgseek.duplicate_pairs (
-    collection_id integer NOT NULL REFERENCES pgseek.collections (collection_id) ON DELETE CASCADE,
+    collection_id integer NOT NULL,
     space_id integer NOT NULL,
     document_id uuid NOT NULL,
     other_id uuid NOT NULL,
     similarity double precision NOT NULL,
     overlap real NOT NULL,
+    apart boolean NOT NULL,
     CONSTRAINT duplicate_pairs_pkey PRIMARY KEY (collection_id, space_id, document_id, other_id)
 );
 CREATE INDEX duplicate_pairs_other_id_idx ON pgseek.duplicate_pairs (collection_id, space_id, other_id);
 CREATE TABLE pgseek.answers (
-    collection_id integer NOT NULL REFERENCES pgseek.collections (collection_id) ON DELETE CASCADE,
+    collection_id integer NOT NULL,
     space_id integer NOT NULL,
     scope text NOT NULL,
     key bytea NOT NULL,

@@ -73,7 +73,14 @@ SELECT c.name, coalesce(c.collection_id = ANY (o.formerly), false) AS kept,
 """
 
 # Tables that name collections and are not emptied with them.
-WITHOUT_FOREIGN_KEY = ("ingest_queue", "term_statistics", "rare_lexemes")
+WITHOUT_FOREIGN_KEY = (
+    "ingest_queue",
+    "term_statistics",
+    "rare_lexemes",
+    "duplicate_scans",
+    "duplicate_pairs",
+    "answers",
+)
 
 # The names of the server's text-search configurations, as they are stored.
 LANGUAGES = """

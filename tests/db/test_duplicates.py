@@ -94,6 +94,21 @@ def test_the_letters_tell_apart_what_the_model_does_not(shop):
     assert sorted(groups(checked)[0]) == ["returns", "returns-again", "returns-copy"]
 
 
+def test_titles_tell_apart_what_has_one_text(docs):
+    text = "Backport the fixes of the server, and make a release of them. " * 3
+    docs.ingest(
+        {"id": name, "title": title, "text": text}
+        for name, title in (
+            ("a", "Backport to branch-3.1"),
+            ("b", "Backport to branch-3.2"),
+            ("c", "backport to Branch-3.1!"),
+        )
+    )
+    found = find_duplicates(docs, min_similarity=0.9)
+    assert [sorted(group) for group in groups(found)] == [["a", "c"]]
+    assert len(find_duplicates(docs, min_similarity=0.9, guard=False).groups[0].members) == 3
+
+
 def test_exact_ones_need_no_vectors(client, dsn):
     docs = client.create_collection("docs", embedder=CountingEmbedder())
     rows(
@@ -386,7 +401,9 @@ def test_pairs_of_documents_are_measured_as_they_are_compared(shop):
 
 
 def test_a_collection_labels_its_own_pairs(docs):
-    texts = {f"d{n}": f"Report {n}: the {word} does not work on {n}." for n, word in enumerate(["pump"] * 60)}
+    # Each word, and each pair of them, occurs in few texts.
+    words = [f"{one}{other}" for one in ("pump", "lamp", "ship", "goat", "moon") for other in "bdfgklmnprst"]
+    texts = {f"d{n}": f"{word} {words[-n]} {words[n // 2]}" for n, word in enumerate(words)}
     docs.ingest(documents(texts))
     docs.ingest(documents({f"copy{n}": texts[f"d{n}"] for n in range(8)}))
     found = sampled_pairs(docs, documents=68, neighbours=10)
@@ -396,9 +413,9 @@ def test_a_collection_labels_its_own_pairs(docs):
     assert {round(weight, 6) for weight, same in zip(half.weights, half.same, strict=True) if not same} == {
         round(1 / 0.75, 6)
     }
-    made = calibrate_threshold(found.similarities, found.same, weights=found.weights)
+    made = calibrate_threshold(found.similarities, found.same, weights=found.weights, target_precision=0.5)
     assert made.corrected
-    assert made.target.threshold > 0.99
+    assert made.target.threshold > 0.9
     store_threshold(docs, made)
     assert find_duplicates(docs).min_similarity == made.target.threshold
     mixed = calibrate_threshold([0.5] * 20, [True, False] * 10)

@@ -130,7 +130,7 @@ def places(module_dsn, server_dsn):
         rows(dsn, "INSERT INTO pgseek.duplicate_scans SELECT %s, %s, gen_random_uuid(), 'h', 0.9", place)
         rows(
             dsn,
-            "INSERT INTO pgseek.duplicate_pairs SELECT %s, %s, gen_random_uuid(), gen_random_uuid(), 1, 1",
+            "INSERT INTO pgseek.duplicate_pairs SELECT %s, %s, gen_random_uuid(), gen_random_uuid(), 1, 1, false",
             place,
         )
     rows(dsn, "ANALYZE")

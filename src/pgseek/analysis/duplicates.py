@@ -69,17 +69,20 @@ _FORGET = (
     " AND document_id = ANY (%(ids)s)",
 )
 _TEXTS = """
-SELECT d.document_id, d.title || E'\\n' || left(d.body, %(most)s) AS text FROM pgseek.documents d
+SELECT d.document_id, d.title, left(d.body, %(most)s) AS body FROM pgseek.documents d
  WHERE d.collection_id = %(collection)s AND d.document_id = ANY (%(ids)s)
 """
 _PUT_PAIRS = """
-INSERT INTO pgseek.duplicate_pairs AS p (collection_id, space_id, document_id, other_id, similarity, overlap)
-SELECT %(collection)s, %(space)s, u.document_id, u.other_id, u.similarity, u.overlap
-  FROM unnest(%(ids)s::uuid[], %(others)s::uuid[], %(similarities)s::float8[], %(overlaps)s::real[])
-       AS u (document_id, other_id, similarity, overlap)
+INSERT INTO pgseek.duplicate_pairs AS p (collection_id, space_id, document_id, other_id, similarity, overlap,
+    apart)
+SELECT %(collection)s, %(space)s, u.document_id, u.other_id, u.similarity, u.overlap,
+       pgseek.tell_apart(u.title, u.other_title) IS NOT NULL
+  FROM unnest(%(ids)s::uuid[], %(others)s::uuid[], %(similarities)s::float8[], %(overlaps)s::real[],
+              %(titles)s::text[], %(other_titles)s::text[])
+       AS u (document_id, other_id, similarity, overlap, title, other_title)
  ORDER BY u.document_id, u.other_id
 ON CONFLICT (collection_id, space_id, document_id, other_id)
-DO UPDATE SET similarity = excluded.similarity, overlap = excluded.overlap
+DO UPDATE SET similarity = excluded.similarity, overlap = excluded.overlap, apart = excluded.apart
 """
 _PUT_SCANS = """
 INSERT INTO pgseek.duplicate_scans AS s (collection_id, space_id, document_id, content_hash, min_similarity)
@@ -98,7 +101,8 @@ SELECT p.document_id, p.other_id, p.similarity, p.overlap FROM pgseek.duplicate_
   JOIN pgseek.duplicate_scans t ON t.collection_id = p.collection_id AND t.space_id = p.space_id
    AND t.document_id = p.other_id AND t.content_hash = o.content_hash
  WHERE p.collection_id = %(collection)s AND p.space_id = %(space)s AND p.similarity >= %(similarity)s
-   AND p.overlap >= %(overlap)s AND (p.document_id, p.other_id) > (%(after)s, %(after_other)s)
+   AND p.overlap >= %(overlap)s AND NOT (p.apart AND %(guard)s)
+   AND (p.document_id, p.other_id) > (%(after)s, %(after_other)s)
  ORDER BY p.document_id, p.other_id LIMIT %(most)s
 """
 _OF_FIRSTS = """
@@ -200,6 +204,7 @@ def find_duplicates(
     *,
     min_similarity: float | None = None,
     min_overlap: float = DEFAULT_OVERLAP,
+    guard: bool = True,
     space: int | str | None = None,
     exact_only: bool = False,
     again: bool = False,
@@ -210,9 +215,10 @@ def find_duplicates(
 
     Two are a pair if their texts are equal; or if the cosine of their vectors (of several chunks: of their
     mean) is ``min_similarity`` or more, and of the shorter one's letter trigrams the longer one has the share
-    ``min_overlap`` (0..1; 0 leaves the letters out of account). ``min_similarity`` is by default the space's
-    threshold for 'deduplication', or else 0.95. ``exact_only`` looks at equal texts alone, and needs no
-    vectors. ``again`` forgets what earlier runs found in this space.
+    ``min_overlap`` (0..1; 0 leaves the letters out of account), and if, with ``guard``, nothing in their
+    titles tells them apart: other numbers, identifiers, negations, names. ``min_similarity`` is by default
+    the space's threshold for 'deduplication', or else 0.95. ``exact_only`` looks at equal texts alone, and
+    needs no vectors. ``again`` forgets what earlier runs found in this space.
 
     The role needs to own the tables. A run that was ``stop``ped, or killed, is gone on with by the next.
 
@@ -225,7 +231,7 @@ def find_duplicates(
     info = collection.info()
     run = collection._client._run
     if exact_only:
-        exact: Duplicates = run(_grouped(info, None, 1.0, 1.0, 0, True))
+        exact: Duplicates = run(_grouped(info, None, 1.0, 1.0, True, 0, True))
         return exact
     of = run(spaces.find(info, info.space_id if space is None else space))
     if of.state == "retired":
@@ -241,7 +247,7 @@ def find_duplicates(
         run(scan.forget_all())
     run(scan.sweep())
     looked_at, complete = run(scan.walk(progress, stop))
-    made: Duplicates = run(_grouped(info, of.space_id, least, min_overlap, looked_at, complete))
+    made: Duplicates = run(_grouped(info, of.space_id, least, min_overlap, guard, looked_at, complete))
     return made
 
 
@@ -367,8 +373,10 @@ class _Scan:
         )
         named = sorted({row[side] for row in pairs for side in ("document_id", "other_id")})
         texts: dict[UUID, str] = {}
+        titles: dict[UUID, str] = {}
         for row in (yield from fetch(_TEXTS, {"collection": self.collection, "ids": named, "most": MOST})):
-            texts[row["document_id"]] = row["text"]
+            texts[row["document_id"]] = f"{row['title']}\n{row['body']}"
+            titles[row["document_id"]] = row["title"]
         kept = [row for row in pairs if row["document_id"] in texts and row["other_id"] in texts]
         # Those that have changed since this run began to sweep.
         changed = yield from fetch(_CHANGED, {**self.parameters, "ids": ids, "hashes": list(hashes.values())})
@@ -380,6 +388,8 @@ class _Scan:
                 "ids": [row["document_id"] for row in kept],
                 "others": [row["other_id"] for row in kept],
                 "similarities": [row["similarity"] for row in kept],
+                "titles": [titles[row["document_id"]] for row in kept],
+                "other_titles": [titles[row["other_id"]] for row in kept],
                 "overlaps": [overlap(texts[row["document_id"]], texts[row["other_id"]]) for row in kept],
             },
         )
@@ -391,6 +401,7 @@ def _grouped(
     space: SpaceId | None,
     least: float,
     min_overlap: float,
+    guard: bool,
     looked_at: int,
     complete: bool,
 ) -> Script[Duplicates]:
@@ -412,6 +423,7 @@ def _grouped(
                 "space": space,
                 "similarity": least - 1e-6,
                 "overlap": min_overlap - 1e-6,
+                "guard": guard,
                 "after": after,
                 "after_other": after_other,
                 "most": PAGE,

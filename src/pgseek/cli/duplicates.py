@@ -32,6 +32,10 @@ def duplicates(
         float,
         typer.Option(help="share of the shorter text's letter trigrams in the longer, 0..1; 0: do not look"),
     ] = finding.DEFAULT_OVERLAP,
+    guard: Annotated[
+        bool,
+        typer.Option(help="leave out pairs whose titles differ in a number, an identifier or a name"),
+    ] = True,
     exact: Annotated[bool, typer.Option("--exact", help="equal texts only; needs no vectors")] = False,
     passages: Annotated[
         bool, typer.Option("--passages", help="instead: texts of chunks that several documents have")
@@ -71,6 +75,7 @@ def duplicates(
                 docs,
                 min_similarity=min_similarity,
                 min_overlap=min_overlap,
+                guard=guard,
                 space=space,
                 exact_only=exact,
                 again=again,

@@ -59,6 +59,9 @@ DISTRIBUTED: dict[By, tuple[str, ...]] = {
         "collection_statistics",
         "term_statistics",
         "rare_lexemes",
+        "duplicate_scans",
+        "duplicate_pairs",
+        "answers",
     ),
     "document_id": ("documents", "chunks"),
 }
@@ -78,6 +81,9 @@ LOCAL: dict[By, tuple[str, ...]] = {
         "generated_texts",
         "alembic_version",
         "ingest_queue",
+        "duplicate_scans",
+        "duplicate_pairs",
+        "answers",
     ),
 }
 

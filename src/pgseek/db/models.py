@@ -387,12 +387,7 @@ generated_texts = Table(
 duplicate_scans = Table(
     "duplicate_scans",
     metadata,
-    Column(
-        "collection_id",
-        Integer,
-        ForeignKey(collections.c.collection_id, ondelete="CASCADE"),
-        nullable=False,
-    ),
+    Column("collection_id", Integer, nullable=False),
     Column("space_id", Integer, nullable=False),
     Column("document_id", Uuid, nullable=False),
     Column("content_hash", LargeBinary, nullable=False),
@@ -404,18 +399,15 @@ duplicate_scans = Table(
 duplicate_pairs = Table(
     "duplicate_pairs",
     metadata,
-    Column(
-        "collection_id",
-        Integer,
-        ForeignKey(collections.c.collection_id, ondelete="CASCADE"),
-        nullable=False,
-    ),
+    Column("collection_id", Integer, nullable=False),
     Column("space_id", Integer, nullable=False),
     Column("document_id", Uuid, nullable=False),
     Column("other_id", Uuid, nullable=False),
     # Of their vectors, and of their letters.
     Column("similarity", Double, nullable=False),
     Column("overlap", REAL, nullable=False),
+    # Whether their titles are of different things, see tell_apart().
+    Column("apart", Boolean, nullable=False),
     PrimaryKeyConstraint("collection_id", "space_id", "document_id", "other_id"),
     Index("duplicate_pairs_other_id_idx", "collection_id", "space_id", "other_id"),
 )
@@ -424,12 +416,7 @@ duplicate_pairs = Table(
 answers = Table(
     "answers",
     metadata,
-    Column(
-        "collection_id",
-        Integer,
-        ForeignKey(collections.c.collection_id, ondelete="CASCADE"),
-        nullable=False,
-    ),
+    Column("collection_id", Integer, nullable=False),
     Column("space_id", Integer, nullable=False),
     # What else the answer depends on: a filter, a user.
     Column("scope", Text, nullable=False),

@@ -33,6 +33,8 @@ BEGIN
     ELSIF metadata IS NULL OR jsonb_typeof(metadata) <> 'object' THEN
         RAISE EXCEPTION 'metadata is %, but must be a JSON object', coalesce('a JSON ' || jsonb_typeof(metadata), 'NULL') USING ERRCODE = 'PGS02';
     END IF;
+    -- Who drops the collection waits until this is over, and deletes it, too.
+    PERFORM FROM pgseek.collections c WHERE c.collection_id = of_collection.collection_id FOR KEY SHARE;
     SELECT s.* INTO STRICT of_space FROM pgseek.embedding_spaces s WHERE s.space_id = of_collection.active_space_id;
     IF query_embedding IS NOT NULL OR space_id IS NOT NULL OR model IS NOT NULL THEN
         PERFORM pgseek.check_model(collection, of_space.space_id, space_id, model);

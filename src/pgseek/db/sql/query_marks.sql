@@ -16,7 +16,7 @@ DECLARE
         'switch:on enable enabled enables enabling activate activated activating allow allowed permit aktivieren aktiviert einschalten erlauben',
         'switch:off disable disabled disables disabling deactivate deactivated deactivating deny block blocked forbid prevent deaktivieren deaktiviert ausschalten abschalten verbieten',
         'make:more add adds added adding insert create install installing increase increased raise hinzufügen installieren anlegen erhöhen',
-        'make:less remove removes removed removing delete deleting drop uninstall uninstalling decrease decreased reduce löschen entfernen deinstallieren verringern senken',
+        'make:less remove removes removed removing delete deleting uninstall uninstalling decrease decreased reduce löschen entfernen deinstallieren verringern senken drop',
         'begin:start start starts started starting begin begins began launch starten beginnen beginnt begann',
         'begin:stop stop stops stopped stopping end ends ended quit cancel stoppen beenden endet endete',
         'open:yes open opens opened opening öffnen geöffnet', 'open:no close closes closed closing schließen geschlossen',
