@@ -7,8 +7,10 @@ FOLDER holds the weights of all-MiniLM-L6-v2. Of each data set in DIR (BEIR fold
 train   trains on the split "train" where queries.jsonl has the texts of its queries, as a full download has
 titles  trains on titles and texts of the documents, with no query or judgement of the test split
 folds   trains on one half of the test queries, with mined hard negatives, and measures on the other half, and the
-        other way round; every query is measured by a model that did not see it. The learning rate is the one of
-        --rates with the lowest loss on a fifth of the training half
+        other way round; every query is measured by a model that did not see it, nor a document judged for it. With
+        several --rates the learning rate is the one with the lowest loss on a fifth of the training half
+
+With --documents N the collection is smaller than the data set, and every figure higher than on all of it.
 
 A query of gitbugs-hadoop is a document itself, which is left out of what it finds.
 """
@@ -35,15 +37,21 @@ from pgseek.finetuning import Example, FineTuning, Recipe, finetune, from_qrels,
 MEASURES = ("nDCG@10", "R@100")
 MODES = (Mode("dense", {"alpha": 1.0}), Mode("hybrid"))
 # What a machine of two cores does in some minutes.
-RECIPE = Recipe(batch_size=16, max_tokens=128, evaluations=4)
+RECIPE = Recipe(batch_size=16, max_tokens=96, evaluations=4)
 PerQuery = Mapping[str, Mapping[str, float]]
 
 
 @contextmanager
-def collection(client: Client, beir: Beir, model: str) -> Iterator[Collection]:
-    """Yield the data set's documents under a model, dropped afterwards; documents whole, as they are judged."""
-    docs = client.create_collection("docs", embedder=f"sentence-transformers:{model}", chunk_size=100_000)
-    docs.ingest(beir.documents())
+def collection(client: Client, beir: Beir, given: argparse.Namespace) -> Iterator[Collection]:
+    """Yield the data set's documents under the base, dropped afterwards: all, or the judged ones and a sample."""
+    docs = client.create_collection("docs", embedder=f"sentence-transformers:{given.base}")
+    documents = list(beir.documents())
+    if given.documents is not None:
+        of_queries = {one for by_query in beir.qrels.values() for one in by_query} | set(beir.qrels)
+        others = [one for one in documents if one.id not in of_queries]
+        documents = [one for one in documents if one.id in of_queries]
+        documents += random.Random(4).sample(others, max(0, given.documents - len(documents)))
+    docs.ingest(documents)
     docs.refresh_statistics(reweigh=True)
     try:
         yield docs
@@ -132,7 +140,7 @@ def folds(docs: Collection, beir: Beir, folder: Path, given: argparse.Namespace)
             docs,
             from_qrels(beir.queries, {name: beir.qrels[name] for name in half}),
             folder / f"fold{number}",
-            replace(RECIPE, epochs=3, negatives=2, dev=0.2),
+            replace(RECIPE, epochs=2, negatives=1, dev=0.2),
             given.rates,
             # Of queries that are documents themselves, these.
             {beir.queries[name]: [name] for name in half},
@@ -216,14 +224,17 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, required=True)
     arguments.add_argument("--only", nargs="+", default=["scifact"])
     arguments.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    arguments.add_argument("--rates", nargs="+", type=float, default=[1e-5, 3e-5])
-    arguments.add_argument("--titles", type=int, default=1600, help="pairs of titles and texts, at most")
+    arguments.add_argument("--rates", nargs="+", type=float, default=[2e-5])
+    arguments.add_argument(
+        "--documents", type=int, help="the judged documents and a sample of the others, so many in all"
+    )
+    arguments.add_argument("--titles", type=int, default=480, help="pairs of titles and texts, at most")
     given = arguments.parse_args()
     with database() as dsn, Client(dsn) as client, tempfile.TemporaryDirectory() as folder:
         for name in given.only:
             beir = read_beir(given.data / name)
             started = time.perf_counter()
-            with collection(client, beir, given.base) as docs:
+            with collection(client, beir, given) as docs:
                 print(
                     f"\n{name}: {docs.count():,} documents embedded in {time.perf_counter() - started:,.0f} s",
                     flush=True,

@@ -21,6 +21,7 @@ DROPPED = ()
 # In the order they can be made in.
 FUNCTIONS = (
     "fuse",
+    "shape",
     "read_examples",
     "recommend",
     "similar_pairs",
@@ -37,7 +38,7 @@ FUNCTIONS = (
     "protect",
 )
 # What of them earlier revisions had, by the revision that froze it last.
-BEFORE: dict[str, tuple[str, ...]] = {"0007": ("fuse", "rank", "protect")}
+BEFORE: dict[str, tuple[str, ...]] = {"0007": ("fuse", "shape", "rank", "protect")}
 
 TABLES = """
 -- Documents whose duplicates were looked for, as they were then; pairs were kept from min_similarity on.

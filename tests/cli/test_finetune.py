@@ -42,6 +42,7 @@ def test_wrong_use_is_told(pgseek, tmp_path):
         ((*output, "--titles", "--matryoshka", "a"), "--matryoshka is 'a', but must be whole numbers"),
         ((*output, "--titles", "--loss", "mse"), "loss is 'mse', but must be one of"),
         ((*output, "--titles", "--measure", "nDCG10"), "nDCG10"),
+        ((*output, "--titles", "--plot", tmp_path / "losses.gif"), "ends in none of .png, .svg, .pdf"),
         ((*output, "--titles", "--dev", 0.9), "dev is 0.9"),
     ):
         code, out, err = pgseek(*arguments)

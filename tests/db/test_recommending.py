@@ -467,3 +467,17 @@ def test_ids_with_quotes_are_ids(client):
     assert [hit.id for hit in found] == [names[3]]
     with pytest.raises(InvalidInput, match=re.escape("no document 'l''autre'")):
         docs.recommend("l'autre")
+
+
+def test_more_is_taken_from_the_index_until_there_are_enough(client):
+    """The nearest 300 are nearer to what is disliked; the first 100 candidates leave nothing."""
+    angles = {f"near{n}": 0.11 + n * 0.001 for n in range(300)} | {
+        f"far{n}": -0.5 - n * 0.01 for n in range(7)
+    }
+    angles |= {"liked": 0.0, "disliked": 0.1}
+    given = {name: [np.cos(angle), np.sin(angle)] for name, angle in angles.items()}
+    docs = client.create_collection("docs", embedder=CountingEmbedder(2, given=given))
+    docs.ingest({"id": name, "text": name} for name in given)
+    found = docs.recommend("liked", "disliked", strategy="best_score", k=5)
+    assert [hit.id for hit in found] == [f"far{n}" for n in range(5)]
+    assert len(docs.recommend("liked", "disliked", strategy="best_score", k=50)) == 7

@@ -388,7 +388,17 @@ def test_the_command_trains_measures_and_says_how_to_go_on(commands, dsn, client
     assert (code, "no document of collection 'docs' has a title" in err) == (2, True)
     code, out, err = run("--examples", examples, "--output", tmp_path / "a")
     assert (code, "was trained already" in err) == (2, True)
-    code, out, err = run("--examples", examples, "--output", tmp_path / "c", "--no-measure-spaces", "--json")
+    code, out, err = run(
+        "--examples",
+        examples,
+        "--output",
+        tmp_path / "c",
+        "--no-measure-spaces",
+        "--json",
+        "--plot",
+        tmp_path / "losses.svg",
+    )
     assert code == 0, err
+    assert "of the queries left out" in (tmp_path / "losses.svg").read_text()
     found = json.loads(out)
     assert (found["steps"], found["measured"], found["trained_on"]) == (8, None, 32)

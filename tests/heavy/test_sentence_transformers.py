@@ -51,7 +51,9 @@ def test_a_collection_with_it_answers_by_meaning(client, embedder, model):
     assert docs.search("remember what a call gave back the last time", alpha=1, k=1)[0].id == "lru_cache"
     # Opened again, the model is loaded from what the database says.
     assert client.collection("docs").search("combine ordered sequences", k=1)[0].id == "heapq.merge"
-    with pytest.raises(SpaceMismatch, match="384, but the embedder is wordllama"):
+    with pytest.raises(
+        SpaceMismatch, match=r"384 of revision 'weights:\w{16}', but the embedder is wordllama"
+    ):
         client.create_collection("docs", embedder="wordllama", exist_ok=True)
 
 
@@ -61,7 +63,10 @@ def test_a_revision_that_is_stated_is_part_of_the_space(client, model):
     made.ingest(CORPUS[:1])
     assert client.collection("docs").info().identity.revision == "main"
     assert client.collection("docs").search("a cache", k=1)[0].id == CORPUS[0]["id"]
-    with pytest.raises(SpaceMismatch, match=r"of revision 'main', but the embedder is .*384; vectors"):
+    with pytest.raises(
+        SpaceMismatch,
+        match=r"of revision 'main', but the embedder is .*384 of revision 'weights:\w+'; vectors",
+    ):
         client.create_collection("docs", embedder=f"sentence-transformers:{model}", exist_ok=True)
 
 

@@ -25,7 +25,8 @@
 --             side count. rocchio walks the index from liked - share * disliked (Rocchio 1971, without a query); for L2
 --             and L1 from liked + share * (liked - disliked), since lengths and places count there. best_score walks it
 --             from each of the 50 heaviest liked ones, scores what they brought by all, and drops what is nearer to a
---             disliked one than to the liked one nearest to it. More is taken from the index until there are k documents.
+--             disliked one than to the liked one nearest to it. More is taken from the index until there are k documents, at
+--             most 10,000 chunks, and of several walks their share of that, but 2 * k of each.
 -- Ordering:   score descending; ties by document_id, ordinal.
 -- Errors:     PGS01 no such collection; PGS02 nothing is liked, or none of it is embedded; an unknown document; an option
 --             out of range; PGS05 no such space
@@ -75,7 +76,7 @@ DECLARE
         'near_duplicates,neighbours,passages,probes,rerank,snippets,space}';
     most_examples CONSTANT integer := 1000;
     most_walks CONSTANT integer := 50;
-    deepest CONSTANT integer := 10000;
+    deepest integer := 10000;
     strategy text;
     share double precision;
     complete jsonb;
@@ -192,7 +193,9 @@ BEGIN
     complete := complete || jsonb_build_object('excluded', seen, 'calibrated', false);
     terms.lexemes := '{}';
 
-    candidates := least(deepest, greatest(2 * k, (complete ->> 'depth')::integer));
+    -- Many walks overlap, and what each brings is compared with all that counts: each goes less deep.
+    candidates := least(deepest, greatest(2 * k / cardinality(asked), (complete ->> 'depth')::integer));
+    deepest := least(deepest, greatest(2 * k, candidates, deepest / cardinality(asked)));
     LOOP
         found_rows := NULL;
         exhausted := true;

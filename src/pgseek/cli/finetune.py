@@ -27,10 +27,12 @@ from pgseek.finetuning import (
     from_qrels,
     judgements,
     measure,
+    plot_losses,
     read_examples,
     title_pairs,
 )
 from pgseek.finetuning import finetune as train
+from pgseek.plots import check_picture
 
 _RECIPE = Recipe()
 
@@ -96,6 +98,9 @@ def finetune(
     measured: Annotated[
         bool, typer.Option("--measure-spaces/--no-measure-spaces", help="fill a space with it, and compare")
     ] = True,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="draw the losses: .png, .svg or .pdf")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train an embedding model on pairs, triplets or scores, and measure it in the database.
@@ -127,6 +132,8 @@ def finetune(
     )
     chosen = tuple(measures or DEFAULT_MEASURES)
     held_out = None if test is None else read_beir(test, test_split)
+    if plot is not None:
+        check_picture(plot)
     if measured:
         # Now, and not after the training.
         parse_measures(chosen)
@@ -144,6 +151,8 @@ def finetune(
                 if measured and qrels
                 else None
             )
+    if plot is not None:
+        plot_losses(tuned, plot)
     if as_json:
         print_json(_summary(tuned, found))
         return

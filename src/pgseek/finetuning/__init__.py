@@ -14,6 +14,7 @@ from __future__ import annotations
 from pgseek.finetuning.examples import Example, from_qrels, judgements, read_examples, split, title_pairs
 from pgseek.finetuning.measuring import Measured, measure
 from pgseek.finetuning.mining import Mined, mine
+from pgseek.finetuning.plotting import plot_losses
 from pgseek.finetuning.recipe import Recipe
 from pgseek.finetuning.running import FineTuning, finetune
 from pgseek.finetuning.training import LossAt
@@ -30,6 +31,7 @@ __all__ = [
     "judgements",
     "measure",
     "mine",
+    "plot_losses",
     "read_examples",
     "split",
     "title_pairs",

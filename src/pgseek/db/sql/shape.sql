@@ -101,7 +101,7 @@ BEGIN
     SELECT array_agg(ROW(r.document_id, r.ordinal, r.n, r.score, r.dense_score, r.dense_distance, r.dense_rank, r.dense_part,
                r.lexical_score, r.lexical_rank, r.lexical_part, r.boost, NULL)::pgseek.candidate ORDER BY r.n)
       INTO rows
-      FROM (SELECT (rows[i]).*, i AS n FROM generate_series(1, least(k, cardinality(rows))) AS i) AS r;
+      FROM (SELECT (rows[i]).*, i AS n FROM generate_series(1, least(k, coalesce(cardinality(rows), 0))) AS i) AS r;
     RETURN rows;
 END
 $function$;
