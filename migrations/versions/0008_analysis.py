@@ -91,7 +91,7 @@ CREATE TABLE pgseek.golden_queries (
     query text NOT NULL,
     PRIMARY KEY (collection_id, name, query_id),
     CONSTRAINT golden_queries_collection_id_fkey FOREIGN KEY (collection_id, name)
-        REFERENCES pgseek.golden_sets ON DELETE CASCADE ON UPDATE CASCADE);
+        REFERENCES pgseek.golden_sets ON DELETE CASCADE);
 CREATE TABLE pgseek.golden_judgements (
     collection_id integer NOT NULL,
     name text NOT NULL,
@@ -100,7 +100,7 @@ CREATE TABLE pgseek.golden_judgements (
     relevance integer NOT NULL,
     PRIMARY KEY (collection_id, name, query_id, external_id),
     CONSTRAINT golden_judgements_collection_id_fkey FOREIGN KEY (collection_id, name, query_id)
-        REFERENCES pgseek.golden_queries ON DELETE CASCADE ON UPDATE CASCADE);
+        REFERENCES pgseek.golden_queries ON DELETE CASCADE);
 """
 
 BACK = """

@@ -52,6 +52,17 @@ SELECT c.document_id FROM pgseek.documents c
        WHERE d.collection_id = %(original)s AND d.document_id = c.document_id)
  ORDER BY c.document_id
 """
+# Copied and deleted: keys of tables that are spread over nodes do not change.
+_MOVE_GOLDEN: tuple[LiteralString, ...] = (
+    "INSERT INTO pgseek.golden_sets (collection_id, name, created_at)"
+    " SELECT %(new)s, name, created_at FROM pgseek.golden_sets WHERE collection_id = %(old)s",
+    "INSERT INTO pgseek.golden_queries (collection_id, name, query_id, query)"
+    " SELECT %(new)s, name, query_id, query FROM pgseek.golden_queries WHERE collection_id = %(old)s",
+    "INSERT INTO pgseek.golden_judgements (collection_id, name, query_id, external_id, relevance)"
+    " SELECT %(new)s, name, query_id, external_id, relevance FROM pgseek.golden_judgements"
+    " WHERE collection_id = %(old)s",
+    "DELETE FROM pgseek.golden_sets WHERE collection_id = %(old)s",
+)
 
 
 def begin(
@@ -436,9 +447,8 @@ def _exchange(
         {**ids, "name": info.name},
     )
     # What the collection of this name is measured by, whichever it is.
-    yield from fetch(
-        "UPDATE pgseek.golden_sets SET collection_id = %(new)s WHERE collection_id = %(old)s", ids
-    )
+    for statement in _MOVE_GOLDEN:
+        yield from fetch(statement, ids)
     yield from fetch(
         "UPDATE pgseek.embedding_spaces SET activated_at = statement_timestamp() WHERE space_id ="
         " (SELECT active_space_id FROM pgseek.collections WHERE collection_id = %(new)s)",

@@ -346,7 +346,6 @@ golden_queries = Table(
         ["collection_id", "name"],
         [golden_sets.c.collection_id, golden_sets.c.name],
         ondelete="CASCADE",
-        onupdate="CASCADE",
     ),
 )
 
@@ -365,7 +364,6 @@ golden_judgements = Table(
         ["collection_id", "name", "query_id"],
         [golden_queries.c.collection_id, golden_queries.c.name, golden_queries.c.query_id],
         ondelete="CASCADE",
-        onupdate="CASCADE",
     ),
 )
 
