@@ -80,18 +80,17 @@ def tune(
         typer.Option(
             "--write/--dry-run",
             help="write a significant winner; default: yes with judgements or clicks, no with queries made "
-            "of the "
-            "collection",
+            "of the collection",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Find fusion, alpha, candidates and BM25's constants by judged queries, and write what is better.
 
-    Settings are chosen by cross-validation: the gain that is told is of queries that they were not
-    chosen on. What is significantly better there, and in real searches, is written to the
-    collection; else nothing is. Without judgements queries are made of the collection itself:
-    titles, sentences, and questions if a --generator is given.
+    Settings are chosen by cross-validation: the gain that is told is of queries that they were not chosen on.
+    What is significantly better there, and in real searches, is written to the collection; else nothing is.
+    Without judgements queries are made of the collection itself: titles, sentences, and questions if a
+    --generator is given.
     """
     source = Source(
         beir,

@@ -44,9 +44,9 @@ SELECT current_setting('server_version') AS server, s.weighting[1]::text AS k1, 
 class SavedRun:
     """An evaluation as it was saved.
 
-    ``versions`` are those of pgseek and PostgreSQL; ``settings`` the collection's
-    (with k1, b and title_weight as its chunks are weighed), ``space`` its model. ``judgements`` is a hash of
-    each query's text and judgements, by query. ``values`` are mode → measure → query → value.
+    ``versions`` are those of pgseek and PostgreSQL; ``settings`` the collection's (with k1, b and
+    title_weight as its chunks are weighed), ``space`` its model. ``judgements`` is a hash of each query's
+    text and judgements, by query. ``values`` are mode → measure → query → value.
     """
 
     collection: str
@@ -134,8 +134,7 @@ def read_run(path: str | Path) -> SavedRun:
     if content.get("version") != VERSION:
         raise InvalidInput(
             f"{path} has the format version {content.get('version')!r}, but this pgseek knows {VERSION}; "
-            "save it "
-            "anew, or use the pgseek that wrote it"
+            "save it anew, or use the pgseek that wrote it"
         )
     try:
         run = SavedRun(
@@ -174,9 +173,8 @@ def parse_limit(text: str, option: str, modes: Sequence[str]) -> Limit:
     """Read ``MEASURE=VALUE`` or ``MODE:MEASURE=VALUE``; without a mode it is hybrid, or the only one run.
 
     Raises:
-        InvalidInput: it is none of these; the mode was not run, the measure is unknown, or the value does
-        not lie
-            in 0..1.
+        InvalidInput: it is none of these; the mode was not run, the measure is unknown, or the value does not
+            lie in 0..1.
     """
     name, equals, given = text.rpartition("=")
     mode, colon, measure = name.rpartition(":")
@@ -274,14 +272,12 @@ def judge_run(
 
     ``drops`` say how far a mean may fall against ``before``. Without any, no measure that both have may fall
     significantly, in the mode hybrid, or in those both have where it was not run: p by paired randomisation
-    tests,
-    corrected after Holm, below ``significance``. Only queries that both have are compared, and of those
-    whose text
-    or judgements have changed since a note says how many.
+    tests, corrected after Holm, below ``significance``. Only queries that both have are compared, and of
+    those whose text or judgements have changed since a note says how many.
 
     Raises:
         InvalidInput: drops without a run to compare with; or that has other queries, or lacks a mode or
-        measure.
+            measure.
         MissingExtra: scipy is not installed.
     """
     verdicts = []
@@ -381,8 +377,7 @@ def _notes(now: SavedRun, before: SavedRun, shared: Sequence[str]) -> tuple[str,
     if changed:
         notes.append(
             f"the text or the judgements of {changed:,} of {len(shared):,} compared queries have changed "
-            "since "
-            "the saved run: what changed may be those, not the search"
+            "since the saved run: what changed may be those, not the search"
         )
     for name in ("space", "depth", "drop_self"):
         old, new = getattr(before, name), getattr(now, name)

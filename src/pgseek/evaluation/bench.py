@@ -140,7 +140,7 @@ def folds(queries: int, count: int, repeats: int, seed: int) -> list[list[Ints]]
 
     Raises:
         InvalidInput: fewer than two queries would be in a fold, or there are fewer than two folds or no
-        repeat.
+            repeat.
     """
     for name, value, least in (("folds", count, 2), ("repeats", repeats, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1000:

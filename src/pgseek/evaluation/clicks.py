@@ -32,8 +32,7 @@ class Clicks:
     """Judgements made of clicks. Queries are their own ids.
 
     ``rows`` were read; ``pairs`` of a query and a document are in them, of which ``judged`` have enough
-    signal. Of
-    ``all_queries``, those without a relevant document are left out of ``queries``.
+    signal. Of ``all_queries``, those without a relevant document are left out of ``queries``.
     """
 
     queries: dict[str, str]
@@ -56,12 +55,11 @@ def read_clicks(
     """Read clicks from the collection's database, and make judgements of them, see `judge_clicks`.
 
     ``table`` is the name of a table or view, with its schema if need be, or a SQLAlchemy select; the columns
-    are
-    looked for in it. Rows are summed up by the database.
+    are looked for in it. Rows are summed up by the database.
 
     Raises:
         InvalidInput: no such table or column, a signal that is no number, or no query has a relevant
-        document.
+            document.
         DatabaseError: the database refused otherwise.
     """
     columns = [query_column, document_column, *([] if signal_column is None else [signal_column])]
@@ -86,9 +84,9 @@ def judge_clicks(
 
     A signal is 1 for a click, more for what says more (a purchase), 0 for a document that was shown and not
     clicked, below 0 for one that was rejected. A document whose sum is at least half of the query's highest
-    is
-    judged 2, one with less but at least ``least_signal`` 1, one whose sum is 0 or less 0; between those lies
-    chance, and the document stays unjudged. So does a query none of whose documents reaches ``least_signal``.
+    is judged 2, one with less but at least ``least_signal`` 1, one whose sum is 0 or less 0; between those
+    lies chance, and the document stays unjudged. So does a query none of whose documents reaches
+    ``least_signal``.
 
     Raises:
         InvalidInput: a signal is no finite number, or no query has a relevant document.
@@ -115,8 +113,7 @@ def judge_clicks(
     if not qrels:
         raise InvalidInput(
             f"none of the {len(sums):,} queries clicked for has a document with a signal of "
-            f"{least_signal:g} or more; "
-            "gather more clicks, or lower least_signal (--least-signal)"
+            f"{least_signal:g} or more; gather more clicks, or lower least_signal (--least-signal)"
         )
     return Clicks(
         queries={query: query for query in qrels},
@@ -135,9 +132,8 @@ def _number(query: str, document: str, signal: Any) -> float:
         or not abs(float(signal)) < float("inf")
     ):
         raise InvalidInput(
-            f"the signal of document {document!r} for query {query!r} is {signal!r}, but must be a number: "
-            "1 for a "
-            "click, 0 for a document that was shown only"
+            f"the signal of document {document!r} for query {query!r} is {signal!r}, but must be a "
+            "number: 1 for a click, 0 for a document that was shown only"
         )
     return float(signal)
 

@@ -1,8 +1,7 @@
 """Golden sets: judged queries kept in the database with the collection that they measure.
 
-A set belongs to a collection's name: when other chunks take the name (`Collection.rechunk`), the sets go
-over to
-them, and when the collection is dropped they go with it.
+A set belongs to a collection's name: when other chunks take the name (`Collection.rechunk`), the sets go over
+to them, and when the collection is dropped they go with it.
 """
 
 from __future__ import annotations
@@ -73,8 +72,7 @@ def save_golden(
     """Keep judged queries as a golden set of the collection; queries without judgements are left out.
 
     A judged document need not be stored yet. With ``replace`` a set of this name is exchanged for the new
-    one, in
-    one transaction.
+    one, in one transaction.
 
     Raises:
         InvalidInput: there is a set of this name, none of the queries is judged, the name or a text cannot be
@@ -116,8 +114,7 @@ def check_golden_name(name: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(
             f"the golden set's name is {name!r}, but must begin with a letter or a digit and have at most "
-            "100 "
-            "letters, digits and signs of _.+=-"
+            "100 letters, digits and signs of _.+=-"
         )
 
 
@@ -133,8 +130,7 @@ def _checked(queries: Mapping[str, str], qrels: Qrels) -> list[tuple[str, str, i
             if type(relevance) is not int or not -MAX_RELEVANCE <= relevance <= MAX_RELEVANCE:
                 raise InvalidInput(
                     f"document {document!r} has the relevance {relevance!r} for query {query!r}, but it "
-                    "must be a "
-                    "whole number: 1 and more is relevant, 0 is not"
+                    "must be a whole number: 1 and more is relevant, 0 is not"
                 )
             rows.append((query, document, relevance))
         for value in (query, text, *qrels[query]):
@@ -173,8 +169,7 @@ def _save(
         if not made:
             raise InvalidInput(
                 f"collection {collection!r} has a golden set {name!r} already; choose another name, or "
-                "replace it "
-                "(--replace)"
+                "replace it (--replace)"
             )
         yield from fetch(
             "INSERT INTO pgseek.golden_queries (collection_id, name, query_id, query)"

@@ -1,8 +1,7 @@
 """Queries made of a collection's own documents, where nobody has judged any: known items.
 
 Each query has one document that it was made of. Such queries favour the lexical leg, since their words are
-the
-document's; they show whether documents are found at all, and what breaks when something is changed. See
+the document's; they show whether documents are found at all, and what breaks when something is changed. See
 Azzopardi, de Rijke and Balog, Building simulated queries for known-item topics (SIGIR 2007).
 """
 
@@ -59,8 +58,7 @@ def known_items(
     ``seed``.
 
     Titles ask for their document (for all that have the same title), sentences drawn from bodies for theirs;
-    with a
-    ``generator`` so do questions that it writes for a passage, through the cache of generated texts.
+    with a ``generator`` so do questions that it writes for a passage, through the cache of generated texts.
 
     Raises:
         InvalidInput: the collection gives none, or an argument is out of its range.
@@ -97,9 +95,9 @@ def known_items(
                 add("questions", text, [name])
     if not queries:
         raise InvalidInput(
-            f"collection {info.name!r} gives no query: it has no document with a title, nor with a sentence "
-            "of "
-            f"{SENTENCE_WORDS[0]} to {SENTENCE_WORDS[1]} words; store documents first, or give judged queries"
+            f"collection {info.name!r} gives no query: it has no document with a title, nor with a "
+            f"sentence of {SENTENCE_WORDS[0]} to {SENTENCE_WORDS[1]} words; store documents first, or "
+            "give judged queries"
         )
     return KnownItems(queries, qrels, kinds)
 

@@ -1,8 +1,7 @@
 """What both legs found for one query, and how it would be ordered by another fusion or other BM25 constants.
 
 This is `fuse.sql` and `weigh.sql` once more, for choosing among hundreds of settings without a search for
-each; a
-property test holds it against the SQL. What is reported of a setting comes from searches.
+each; a property test holds it against the SQL. What is reported of a setting comes from searches.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ class Legs:
     """Candidates of one query, in the order of their documents' numbers in the database, then ordinals.
 
     ``document`` (n,) numbers documents; ``dense`` (n,) is NaN where a row has no vector; ranks (n,) are 0
-    where a leg
-    did not bring the row; ``lexical`` (n,) is 0 or more. Without ``has_words`` the lexical leg does not run.
+    where a leg did not bring the row; ``lexical`` (n,) is 0 or more. Without ``has_words`` the lexical leg
+    does not run.
     """
 
     document: Ints
@@ -43,8 +42,7 @@ class Words:
     """What BM25 knows of the rows of a `Legs`, for the m words of its query that any chunk has.
 
     ``occurrences`` (n, m) counts words in title and text, ``titled`` (n, m) those in the title; ``length``
-    and
-    ``title_length`` (n,) are the same of all words; ``weights`` (m,) are the query's.
+    and ``title_length`` (n,) are the same of all words; ``weights`` (m,) are the query's.
     """
 
     occurrences: Floats
@@ -147,9 +145,8 @@ def ranked(
 ) -> list[list[int]]:
     """Return, for each alpha, the first ``k`` documents: what `run_mode` finds with these settings.
 
-    As there, more is asked for while the chunks of few documents fill the hits. ``left_out`` is the number
-    of a
-    document that does not count.
+    As there, more is asked for while the chunks of few documents fill the hits. ``left_out`` is the number of
+    a document that does not count.
     """
     asked = k + (left_out >= 0)
 

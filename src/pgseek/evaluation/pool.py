@@ -76,8 +76,7 @@ class Candidates:
     """What both legs found for the judged queries.
 
     ``legs``, ``kinds`` and, if they were asked for, ``words`` are by query. ``documents`` are the ids that
-    the
-    rows' numbers stand for. Chunks have ``length`` words in the mean, ``title_length`` of them in titles.
+    the rows' numbers stand for. Chunks have ``length`` words in the mean, ``title_length`` of them in titles.
     """
 
     legs: Mapping[str, Legs]

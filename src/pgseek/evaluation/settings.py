@@ -76,10 +76,8 @@ class Grid:
     """The values that `tune` tries, besides those in force.
 
     Every fusion is tried with every ``alphas`` (those of 'auto' above 0), ``normalizations`` and
-    ``candidates``;
-    every ``k1`` with every ``b`` and ``title_weight``, unless ``bm25`` is False, which leaves them as they
-    are:
-    changing them rewrites every chunk.
+    ``candidates``; every ``k1`` with every ``b`` and ``title_weight``, unless ``bm25`` is False, which leaves
+    them as they are: changing them rewrites every chunk.
 
     Raises:
         InvalidInput: a value is out of its range, or there is none to choose from.
@@ -152,8 +150,7 @@ class Grid:
 
     def weighed(self, current: Setting, titles: bool = True) -> list[Setting]:
         """Return ``current`` and every other weighting of words with its fusion; title weights only if there
-        are
-        ``titles``.
+        are ``titles``.
         """
         if not self.bm25:
             return [current]

@@ -1,10 +1,9 @@
 """Finding a collection's best fusion and BM25 constants by judged queries, and writing them to it.
 
 Settings are chosen by cross-validation: what is reported of a tuned setting is of queries that it was not
-chosen on.
-Candidates are taken from the database once (`pool`), and settings tried on them (`legs`, `bench`); the
-present
-setting and the winner are then searched for, and nothing is written whose searches are not better.
+chosen on. Candidates are taken from the database once (`pool`), and settings tried on them (`legs`, `bench`);
+the present setting and the winner are then searched for, and nothing is written whose searches are not
+better.
 """
 
 from __future__ import annotations
@@ -86,19 +85,14 @@ class Tuning:
     """What `tune` found.
 
     ``source`` is where the judgements are from: 'judgements', 'clicks' or 'known items'. ``current`` and
-    ``winner``
-    are settings; the winner was chosen on all queries, as each of ``chosen`` (with how many folds chose it)
-    was on
-    all folds but one. ``before`` and ``after`` are means with bootstrap intervals, of the current setting
-    and of
-    settings chosen without the query that is measured; ``difference`` is theirs, paired, and ``p`` that of a
-    paired
-    randomisation test. ``searched_before`` and ``searched_after`` are means of real searches with the current
-    setting and with the winner: the latter is of queries it was chosen on, and None where it needs the
-    chunks weighed
-    anew, which only writing it does. ``agreeing`` is the share of queries for which a search with the current
-    setting gave the value it was reckoned with. ``values`` are both values by query; ``settings`` were in
-    the grid.
+    ``winner`` are settings; the winner was chosen on all queries, as each of ``chosen`` (with how many folds
+    chose it) was on all folds but one. ``before`` and ``after`` are means with bootstrap intervals, of the
+    current setting and of settings chosen without the query that is measured; ``difference`` is theirs,
+    paired, and ``p`` that of a paired randomisation test. ``searched_before`` and ``searched_after`` are
+    means of real searches with the current setting and with the winner: the latter is of queries it was
+    chosen on, and None where it needs the chunks weighed anew, which only writing it does. ``agreeing`` is
+    the share of queries for which a search with the current setting gave the value it was reckoned with.
+    ``values`` are both values by query; ``settings`` were in the grid.
     """
 
     collection: str
@@ -148,15 +142,13 @@ class Tuning:
         )
         figures = (
             f"{found}, {self.after.mean:.4f} tuned, on queries not tuned on ({self.difference.mean:+.4f}, "
-            "95 % "
-            f"interval {self.difference.low:+.4f} to {self.difference.high:+.4f}, p = {self.p:.4f})"
+            f"95 % interval {self.difference.low:+.4f} to {self.difference.high:+.4f}, p = {self.p:.4f})"
         )
         if self.significant:
             return f"{figures}: a significant gain (p < {self.significance:g}); winner: {changed}"
         return (
             f"{figures}: no significant gain (it takes p < {self.significance:g} and a higher mean); the "
-            "best on all "
-            f"queries was: {changed}"
+            f"best on all queries was: {changed}"
         )
 
     @property
@@ -165,15 +157,13 @@ class Tuning:
         found = list(CAUTIONS.get(self.source, ()))
         if self.agreeing < 1:
             found.append(
-                f"{1 - self.agreeing:.1%} of queries have another value in a search than was reckoned with "
-                "for the "
-                "current setting: the index of vectors is approximate"
+                f"{1 - self.agreeing:.1%} of queries have another value in a search than was reckoned "
+                "with for the current setting: the index of vectors is approximate"
             )
         if self.searched_after is None and self.winner != self.current:
             found.append(
-                "the winner weighs words otherwise; its searches are measured when it is written, and it is "
-                "taken "
-                "back if they are not better"
+                "the winner weighs words otherwise; its searches are measured when it is written, and it "
+                "is taken back if they are not better"
             )
         return tuple(found)
 
@@ -181,18 +171,14 @@ class Tuning:
 CAUTIONS: Mapping[str, tuple[str, ...]] = {
     "known items": (
         "the queries were made of the documents themselves: they show whether a document is found by its "
-        "own words, "
-        "whether something is broken, and how settings compare for such queries. They favour the lexical "
-        "leg, since "
-        "people ask in words that the document does not have, and know of one relevant document only: do "
-        "not choose "
-        "alpha by them",
+        "own words, whether something is broken, and how settings compare for such queries. They favour "
+        "the lexical leg, since people ask in words that the document does not have, and know of one "
+        "relevant document only: do not choose alpha by them",
     ),
     "clicks": (
-        "people click what stands on top: judgements from clicks favour the ranking that was shown, and know "
-        "nothing of documents that were never shown. A gain over it is the surer for that, a loss may be "
-        "the bias; "
-        "shuffling some results, or interleaving two rankings, gives clicks without it",
+        "people click what stands on top: judgements from clicks favour the ranking that was shown, and "
+        "know nothing of documents that were never shown. A gain over it is the surer for that, a loss "
+        "may be the bias; shuffling some results, or interleaving two rankings, gives clicks without it",
     ),
 }
 
@@ -217,15 +203,12 @@ def tune(
 
     ``queries`` and ``qrels`` are as `evaluate` takes them; `known_items` makes some of the collection itself,
     `read_clicks` of what people clicked. ``measure`` is any of ir-measures'. Queries are parted into
-    ``folds``,
-    ``repeats`` times; each fold is measured with what was chosen on the others. ``limit`` takes the first
-    judged
-    queries only.
+    ``folds``, ``repeats`` times; each fold is measured with what was chosen on the others. ``limit`` takes
+    the first judged queries only.
 
     Raises:
         InvalidInput: no query is judged, none of the judged documents is stored, there are too few queries,
-        the
-            measure is unknown, or an option is out of its range.
+            the measure is unknown, or an option is out of its range.
         MissingExtra, EmbedderError, DatabaseError.
     """
     grid = Grid() if grid is None else grid
@@ -415,8 +398,7 @@ class Written:
     """Whether a winner is in force now, and why.
 
     ``before`` and ``after`` are means of real searches with the setting there was and with the winner;
-    ``after``
-    is None if it was not tried.
+    ``after`` is None if it was not tried.
     """
 
     written: bool
@@ -431,12 +413,9 @@ def write_winner(
     """Write a winner to its collection if it beats the current setting significantly, and its searches do.
 
     Settings change in one transaction, and searches use them from then on; others stay. BM25 constants take
-    every
-    chunk to be weighed anew (`reweigh`; writers wait, searches do not); what searches find is measured then,
-    and if
-    it is not better, or the measuring breaks off, the old weights are put back. A winner by known items is
-    written only
-    with ``known_items``.
+    every chunk to be weighed anew (`reweigh`; writers wait, searches do not); what searches find is measured
+    then, and if it is not better, or the measuring breaks off, the old weights are put back. A winner by
+    known items is written only with ``known_items``.
 
     Raises:
         ChangeRefused: the collection's settings have changed since, or a copy of it is being made.
@@ -449,8 +428,7 @@ def write_winner(
         return Written(
             False,
             "queries made of the documents themselves favour the lexical leg, so what they choose is "
-            "written on demand "
-            "only (--write; known_items=True)",
+            "written on demand only (--write; known_items=True)",
             before,
             tuning.searched_after,
         )
@@ -458,9 +436,8 @@ def write_winner(
     if after is not None and after <= before + EQUAL:
         return Written(
             False,
-            f"searches with the winner have {tuning.measure} {after:.4f}, which is not above {before:.4f}: "
-            "nothing "
-            "was written",
+            f"searches with the winner have {tuning.measure} {after:.4f}, which is not above "
+            f"{before:.4f}: nothing was written",
             before,
             after,
         )
@@ -487,8 +464,7 @@ def write_winner(
             return Written(
                 False,
                 f"searches with the winner had {tuning.measure} {after:.4f}, which is not above "
-                f"{before:.4f}: the old "
-                "setting is in force again",
+                f"{before:.4f}: the old setting is in force again",
                 before,
                 after,
             )
@@ -546,8 +522,7 @@ def _check_unchanged(tuning: Tuning, old: Setting, weighed: Row, row: Row) -> No
     if row["copied"]:
         raise ChangeRefused(
             f"collection {tuning.collection!r} has a copy under way that will take its place with the "
-            "settings "
-            "there were; finish or drop that first (pgseek reembed shows how far it is)"
+            "settings there were; finish or drop that first (pgseek reembed shows how far it is)"
         )
 
 
