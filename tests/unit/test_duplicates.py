@@ -141,9 +141,11 @@ def test_a_sample_of_the_different_pairs_is_made_up_for():
     values, labels = np.append(same, sample), [True] * 500 + [False] * 20_000
     naive = calibrate_threshold(values, labels)
     weighed = calibrate_threshold(values, labels, weights=[1.0] * 500 + [10.0] * 20_000)
-    assert weighed.target.threshold == pytest.approx(every.target.threshold, abs=0.02)
-    # As if one in forty pairs were a duplicate: too low.
-    assert naive.target.threshold < every.target.threshold - 0.04
+    at = every.target.threshold
+    assert weighed.prevalence == pytest.approx(every.prevalence)
+    assert weighed.target.threshold == pytest.approx(at, abs=0.04)
+    # As if one in forty pairs were a duplicate, not one in four hundred: too low.
+    assert naive.target.threshold < at - 0.02
 
 
 def test_pairs_that_are_parted_leave_no_mistake():
