@@ -43,8 +43,10 @@ def shell(dsn, tmp_path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_runs(page, dsn, shell, monkeypatch):
+def test_every_block_runs(page, dsn, shell, monkeypatch, tmp_path):
     monkeypatch.setenv("PGSEEK_DSN", dsn)
+    # What Python writes is there for the shell, and nowhere else.
+    monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}
     for language, text in blocks(page):
         if language == "sh":
