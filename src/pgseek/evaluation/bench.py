@@ -10,11 +10,12 @@ import numpy as np
 
 from pgseek.errors import InvalidInput
 from pgseek.evaluation.compare import EQUAL
-from pgseek.evaluation.legs import Floats, Ints, Legs, ranked, reweighed
+from pgseek.evaluation.legs import Legs, ranked, reweighed
 from pgseek.evaluation.measures import load_measures, parse_measures
 from pgseek.evaluation.pool import Candidates
 from pgseek.evaluation.settings import Grid, Setting
 from pgseek.evaluation.trec import Qrels
+from pgseek.fusion import Floats, Ints
 
 # Fusion, then words, then fusion again …: more turns changed nothing where it was tried.
 TURNS = 2

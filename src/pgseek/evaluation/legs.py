@@ -1,23 +1,20 @@
 """What both legs found for one query, and how it would be ordered by another fusion or other BM25 constants.
 
-This is `fuse.sql` and `weigh.sql` once more, for choosing among hundreds of settings without a search for
-each; a property test holds it against the SQL. What is reported of a setting comes from searches.
+This is `weigh.sql` once more, with `pgseek.fusion`, for choosing among hundreds of settings without a search
+for each; a property test holds it against the SQL. What is reported of a setting comes from searches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
+from pgseek.fusion import DEEPEST, Floats, Ints, brought, reciprocal, weighted
+from pgseek.types import Normalization
 
 RRF_K = 60
-# As `rank.sql` takes at most from each leg.
-DEEPEST = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +54,7 @@ def fused_orders(
     alphas: Floats,
     *,
     fusion: str = "weighted",
-    normalization: str = "max",
+    normalization: Normalization = "max",
     depth: int,
     candidates: int,
 ) -> list[Ints]:
@@ -85,51 +82,42 @@ def fused_orders(
 
 
 def _by_rank(ranks: Ints, candidates: int) -> Ints:
-    rows = np.flatnonzero((ranks > 0) & (ranks <= candidates))
+    rows = np.flatnonzero(brought(ranks, candidates))
     ordered: Ints = rows[np.argsort(ranks[rows], kind="stable")]
     return ordered
 
 
-def _found(ranks: Ints, candidates: int) -> Any:
-    return (ranks > 0) & (ranks <= candidates)
+def _rows(legs: Legs, candidates: int) -> Ints:
+    """Return the rows that are among the first ``candidates`` of either leg."""
+    rows: Ints = np.flatnonzero(brought(legs.dense_rank, candidates) | brought(legs.lexical_rank, candidates))
+    return rows
 
 
 def _rrf(legs: Legs, candidates: int) -> Ints:
-    by_dense, by_words = _found(legs.dense_rank, candidates), _found(legs.lexical_rank, candidates)
-    rows = np.flatnonzero(by_dense | by_words)
-    parts = [
-        np.where(found[rows], 1.0 / (RRF_K + ranks[rows]), 0.0)
-        for found, ranks in ((by_dense, legs.dense_rank), (by_words, legs.lexical_rank))
-    ]
-    ordered: Ints = rows[np.argsort(-(parts[0] + parts[1]), kind="stable")]
+    rows = _rows(legs, candidates)
+    by_dense, by_words = (
+        np.where(brought(ranks, candidates), ranks, 0) for ranks in (legs.dense_rank, legs.lexical_rank)
+    )
+    dense, lexical = reciprocal(by_dense[rows], by_words[rows], RRF_K)
+    ordered: Ints = rows[np.argsort(-(dense + lexical), kind="stable")]
     return ordered
 
 
 def _weighted(
-    legs: Legs, alphas: Floats, normalization: str, depth: int, candidates: int
+    legs: Legs, alphas: Floats, normalization: Normalization, depth: int, candidates: int
 ) -> tuple[Ints, Floats]:
-    """Return rows (r,) and their scores (alphas, r). The order of operations is that of the SQL, to the "
-    "last bit."""
-    by_dense, by_words = _found(legs.dense_rank, candidates), _found(legs.lexical_rank, candidates)
-    rows: Ints = np.flatnonzero(by_dense | by_words)
-    dense, lexical = legs.dense[rows], legs.lexical[rows]
-    there = ~np.isnan(dense)
-    highest_word = float(lexical.max(initial=0.0))
-    of_dense = alphas if highest_word != 0 else np.ones_like(alphas)
-    of_words = 1 - alphas if there.any() else np.ones_like(alphas)
-    scores = of_words[:, None] * lexical / (highest_word or 1.0)
-    if there.any():
-        highest = float(dense[there].max())
-        if normalization == "max":
-            part = of_dense[:, None] * dense / (abs(highest) or 1.0)
-        else:
-            first = there & (_found(legs.dense_rank[rows], depth) | _found(legs.lexical_rank[rows], depth))
-            lowest = float(dense[first].min()) if first.any() else np.nan
-            spread = highest - lowest
-            scaled = (dense - lowest) / spread if spread and not np.isnan(spread) else np.ones_like(dense)
-            part = of_dense[:, None] * scaled
-        scores = np.where(there, part, 0.0) + scores
-    return rows, scores
+    """Return rows (r,) and their scores (alphas, r)."""
+    rows = _rows(legs, candidates)
+    dense, lexical = weighted(
+        legs.dense[rows],
+        legs.dense_rank[rows],
+        legs.lexical[rows],
+        legs.lexical_rank[rows],
+        alphas=alphas,
+        normalization=normalization,
+        depth=depth,
+    )
+    return rows, dense + lexical
 
 
 def ranked(
@@ -137,7 +125,7 @@ def ranked(
     alphas: Floats,
     *,
     fusion: str,
-    normalization: str,
+    normalization: Normalization,
     depth: int,
     k: int,
     collapse: bool = False,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pgseek.errors import InvalidInput
-from pgseek.types import FUSIONS, MAX_K, NORMALIZATIONS
+from pgseek.types import FUSIONS, MAX_K, NORMALIZATIONS, Fusion, Normalization
 
 FUSED = ("fusion", "alpha", "normalization", "candidates")
 WEIGHED = ("k1", "b", "title_weight")
@@ -22,9 +22,9 @@ class Setting:
     use.
     """
 
-    fusion: str
+    fusion: Fusion
     alpha: float
-    normalization: str
+    normalization: Normalization
     candidates: int
     k1: float
     b: float
@@ -34,9 +34,9 @@ class Setting:
     def of(cls, settings: Mapping[str, Any], weighting: Mapping[str, float]) -> Setting:
         """Return that of a collection: its settings, and what its chunks are weighed with."""
         return cls(
-            fusion=str(settings.get("fusion", "weighted")),
+            fusion=settings.get("fusion", "weighted"),
             alpha=float(settings.get("alpha", 0.4)),
-            normalization=str(settings.get("normalization", "max")),
+            normalization=settings.get("normalization", "max"),
             candidates=int(settings.get("candidates", 100)),
             **{name: float(weighting[name]) for name in WEIGHED},
         )
@@ -83,9 +83,9 @@ class Grid:
         InvalidInput: a value is out of its range, or there is none to choose from.
     """
 
-    fusions: tuple[str, ...] = ("weighted", "auto", "rrf")
+    fusions: tuple[Fusion, ...] = ("weighted", "auto", "rrf")
     alphas: tuple[float, ...] = _ALPHAS
-    normalizations: tuple[str, ...] = ("max", "minmax")
+    normalizations: tuple[Normalization, ...] = ("max", "minmax")
     candidates: tuple[int, ...] = (50, 100, 200)
     k1: tuple[float, ...] = (0.6, 0.9, 1.2, 1.6, 2.0)
     b: tuple[float, ...] = (0.3, 0.5, 0.75, 0.9)

@@ -17,9 +17,9 @@ from pgseek.embedders.catalog import fusion_defaults
 from pgseek.errors import DimensionMismatch, InvalidInput, SpaceMismatch
 from pgseek.expansion import joined
 from pgseek.filters import Filter, to_jsonpath
+from pgseek.fusion import DEEPEST
 from pgseek.memory import copying, storing
 from pgseek.memory.ranking import (
-    DEEPEST,
     Candidate,
     Fused,
     Legs,

@@ -1,11 +1,11 @@
-"""Both legs and their fusion in numpy: what pgseek.fuse does, by comparing every row.
+"""Both legs in numpy: what pgseek.fuse does, by comparing every row.
 
 Tests hold it equal to the SQL. Rows are called by their places in `Rows`, whose order decides ties.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -13,13 +13,12 @@ from uuid import UUID
 import numpy as np
 
 from pgseek import similarity
+from pgseek.fusion import Ints, reciprocal, weighted
 from pgseek.memory.rows import Floats, Postings
 from pgseek.similarity import Array
 from pgseek.types import Fusion, Normalization
 from pgseek.vectors import Metric, Storage
 
-# What is taken from each leg at most.
-DEEPEST = 10_000
 # Distances that differ by less are equal: numpy may add up two equal rows in two orders.
 DECIMALS = 12
 
@@ -125,84 +124,51 @@ class Legs:
         return found
 
     def _both(self, dense: Sequence[int], lexical: Sequence[int], how: Weighing) -> list[Candidate]:
-        dense_rank = {row: rank for rank, row in enumerate(dense, 1)}
-        lexical_rank = {row: rank for rank, row in enumerate(lexical, 1)}
-        rows = sorted(dense_rank.keys() | lexical_rank.keys())
-        near = {row: self._dense_score(row) for row in rows}
-        heavy = {row: float(self.lexical[row]) if self.lexical is not None else 0.0 for row in rows}
-        bounds = _Bounds.of(near, heavy, dense_rank, lexical_rank, how.depth)
-        found = []
-        for row in rows:
-            dense_part, lexical_part = bounds.parts(
-                near[row], heavy[row], dense_rank.get(row), lexical_rank.get(row), how
+        rows = np.array(sorted({*dense, *lexical}), dtype=np.int64)
+        dense_rank, lexical_rank = _ranks(rows, dense), _ranks(rows, lexical)
+        near, heavy = self._scored(rows)
+        if how.fusion == "rrf":
+            parts = reciprocal(dense_rank, lexical_rank, how.rrf_k)
+        else:
+            of_dense, of_words = weighted(
+                near,
+                dense_rank,
+                heavy,
+                lexical_rank,
+                alphas=np.array([how.alpha]),
+                normalization=how.normalization,
+                depth=how.depth,
             )
-            found.append(
-                Candidate(
-                    row,
-                    dense_part + lexical_part,
-                    near[row],
-                    self._distance(row),
-                    dense_rank.get(row),
-                    dense_part,
-                    heavy[row],
-                    lexical_rank.get(row),
-                    lexical_part,
-                )
+            parts = of_dense[0], of_words[0]
+        found = [
+            Candidate(
+                int(row),
+                float(parts[0][place] + parts[1][place]),
+                None if np.isnan(near[place]) else float(near[place]),
+                self._distance(int(row)),
+                int(dense_rank[place]) or None,
+                float(parts[0][place]),
+                float(heavy[place]),
+                int(lexical_rank[place]) or None,
+                float(parts[1][place]),
             )
+            for place, row in enumerate(rows)
+        ]
         return sorted(found, key=lambda one: (-one.score, one.row))
 
+    def _scored(self, rows: Ints) -> tuple[Array, Array]:
+        """Return what both legs say of rows: NaN and 0 where they say nothing."""
+        near = np.full(len(rows), np.nan)
+        if self.distances is not None:
+            near = similarity.score_of(self.distances[rows], self.metric)
+        heavy = np.zeros(len(rows)) if self.lexical is None else self.lexical[rows].astype(np.float64)
+        return near, heavy
 
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """What the legs' scores of one query are divided by."""
 
-    dense_highest: float | None
-    dense_lowest: float | None
-    lexical_highest: float
-
-    @classmethod
-    def of(
-        cls,
-        near: Mapping[int, float | None],
-        heavy: Mapping[int, float],
-        dense_rank: Mapping[int, int],
-        lexical_rank: Mapping[int, int],
-        depth: int,
-    ) -> _Bounds:
-        def first(row: int) -> bool:
-            return dense_rank.get(row, DEEPEST + 1) <= depth or lexical_rank.get(row, DEEPEST + 1) <= depth
-
-        return cls(
-            max((score for score in near.values() if score is not None), default=None),
-            min((score for row, score in near.items() if score is not None and first(row)), default=None),
-            max(heavy.values(), default=0.0),
-        )
-
-    def parts(
-        self,
-        near: float | None,
-        heavy: float,
-        dense_rank: int | None,
-        lexical_rank: int | None,
-        how: Weighing,
-    ) -> tuple[float, float]:
-        """Return what each leg adds to the score of a row."""
-        if how.fusion == "rrf":
-            ranks = (dense_rank, lexical_rank)
-            dense, lexical = (0.0 if rank is None else 1 / (how.rrf_k + rank) for rank in ranks)
-            return dense, lexical
-        # A leg that scored nothing leaves its weight to the other.
-        alpha = how.alpha if self.lexical_highest else 1.0
-        dense = 0.0
-        if near is not None and self.dense_highest is not None:
-            if how.normalization == "max":
-                dense = alpha * near / (abs(self.dense_highest) or 1.0)
-            else:
-                low = near if self.dense_lowest is None else self.dense_lowest
-                span = self.dense_highest - low
-                dense = alpha * ((near - low) / span if span else 1.0)
-        rest = 1.0 if self.dense_highest is None else 1 - how.alpha
-        return dense, rest * heavy / (self.lexical_highest or 1.0)
+def _ranks(rows: Ints, ranked: Sequence[int]) -> Ints:
+    """Return the place of each of ``rows`` among ``ranked``, counted from 1; 0 where it is not."""
+    places = {row: rank for rank, row in enumerate(ranked, 1)}
+    return np.array([places.get(int(row), 0) for row in rows], dtype=np.int64)
 
 
 def lexical_scores(
