@@ -67,7 +67,7 @@ def import_set(
     judged = source.files()
     with state_of(context).client() as client:
         docs = client.collection(collection)
-        judged = needed(judged or source.of(docs))
+        judged = needed(judged or source.of(docs), "--clicks TABLE")
         made = save_golden(docs, name, judged.queries, judged.qrels, replace=replace)
         missing = missing_of(docs, read_golden(docs, name))
     if missing:
@@ -132,8 +132,8 @@ def export(
     name: Set,
     folder: Annotated[Path, typer.Argument(help="made if need be")],
 ) -> None:
-    """Write a golden set as FOLDER/queries.jsonl and FOLDER/qrels/test.tsv: BEIR's layout, to be kept with "
-    "code."""
+    """Write a golden set as FOLDER/queries.jsonl and FOLDER/qrels/test.tsv: BEIR's layout, to be kept with
+    code."""
     with state_of(context).client() as client:
         found = read_golden(client.collection(collection), name)
     try:

@@ -50,8 +50,8 @@ LeastSignal = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Judged queries, what to call them, and where they came from; ``beir`` is the folder they were read "
-    "from."""
+    """Judged queries, what to call them, and where they came from; ``beir`` is the folder they were read
+    from."""
 
     title: str
     queries: Mapping[str, str]
@@ -95,8 +95,8 @@ class Source:
         return any(one is not None for one in (self.beir, self.queries, self.golden, self.clicks))
 
     def files(self) -> Judged | None:
-        """Read what lies in files, None if nothing does: wrong files are told before anything is connected "
-        "to."""
+        """Read what lies in files, None if nothing does: wrong files are told before anything is connected
+        to."""
         if self.beir is not None:
             found = read_beir(self.beir, self.split)
             return Judged(f"{found.name}/{self.split}", found.queries, found.qrels, found)
@@ -126,10 +126,10 @@ class Source:
         return None
 
 
-def needed(judged: Judged | None) -> Judged:
-    """Return what was read, or raise `InvalidInput` if no source was given."""
+def needed(judged: Judged | None, another: str = "--golden NAME") -> Judged:
+    """Return what was read, or raise `InvalidInput` if no source was given; ``another`` is one more of them."""
     if judged is None:
         raise InvalidInput(
-            "no judged queries are given: --beir FOLDER, --queries FILE with --qrels FILE, or --golden NAME"
+            f"no judged queries are given: --beir FOLDER, --queries FILE with --qrels FILE, or {another}"
         )
     return judged

@@ -1,5 +1,5 @@
-"""What settings are worth for judged queries, by candidates at hand: hundreds of settings, a search for "
-"none."""
+"""What settings are worth for judged queries, by candidates at hand: hundreds of settings, a search for
+none."""
 
 from __future__ import annotations
 
@@ -164,8 +164,8 @@ def cross_validate(
     choose_on: Callable[[Ints], Setting],
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Floats, list[Setting]]:
-    """Return each query's mean value by settings that were chosen without it, and the setting each fold "
-    "chose."""
+    """Return each query's mean value by settings that were chosen without it, and the setting each fold
+    chose."""
     count = len(bench.queries)
     held_out = np.zeros((len(parts), count))
     chosen = []

@@ -86,8 +86,8 @@ def save_golden(
 
 
 def read_golden(docs: Searched, name: str) -> Golden:
-    """Return a golden set of the collection. Raises `InvalidInput`, with the nearest name, if it has none "
-    "such."""
+    """Return a golden set of the collection. Raises `InvalidInput`, with the nearest name, if it has none
+    such."""
     found: Golden = docs._client._run(_read(docs.name, name))
     return found
 

@@ -1,5 +1,5 @@
-"""The candidates of judged queries, taken once from both legs and deep, with what BM25 knows of their "
-"words."""
+"""The candidates of judged queries, taken once from both legs and deep, with what BM25 knows of their
+words."""
 
 from __future__ import annotations
 
