@@ -130,7 +130,7 @@ def export(
     context: typer.Context,
     collection: Name,
     name: Set,
-    folder: Annotated[Path, typer.Argument(help="made if need be")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="made if need be")],
 ) -> None:
     """Write a golden set as FOLDER/queries.jsonl and FOLDER/qrels/test.tsv: BEIR's layout, to be kept with
     code."""
