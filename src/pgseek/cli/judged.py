@@ -127,7 +127,7 @@ class Source:
 
 
 def needed(judged: Judged | None, another: str = "--golden NAME") -> Judged:
-    """Return what was read, or raise `InvalidInput` if there was no source; ``another`` is one more of them."""
+    """Return what was read, or raise `InvalidInput`: there was no source. ``another`` is one more of them."""
     if judged is None:
         raise InvalidInput(
             f"no judged queries are given: --beir FOLDER, --queries FILE with --qrels FILE, or {another}"
