@@ -309,8 +309,9 @@ def _fill(statement: str | None) -> str:
 
 def _python(statement: str) -> str:
     """Return a statement as Python text that `op.execute` takes for what it is."""
-    # SQLAlchemy takes a colon before a name for a parameter, and a backslash before a colon away.
-    escaped = re.sub(r"(?<=\\):|(?<![:\w]):(?=\w)", r"\\:", statement)
+    # SQLAlchemy takes a colon before a name for a parameter, and a backslash before a colon away; neither
+    # where another colon follows.
+    escaped = re.sub(r"(?<=\\):(?=\w*(?![:\w]))|(?<![:\w]):(?=\w+(?![:\w]))", r"\\:", statement)
     if '"""' in escaped or escaped.endswith(('"', "\\")):
         return repr(escaped)
     return f'r"""\n{escaped}"""' if "\\" in escaped else f'"""\n{escaped}"""'
