@@ -211,8 +211,8 @@ def _print(tuned: FineTuning, found: Measured | None, name: str) -> None:
     resumed = f", gone on from step {tuned.resumed_from:,}" if tuned.resumed_from else ""
     out.print(
         f"{tuned.embedder}: {tuned.steps:,} steps on {tuned.examples:,} {tuned.kind} of "
-        f"{len(tuned.trained_on):,} "
-        f"queries, loss {tuned.loss}, {tuned.seconds:,.0f} s on {tuned.device}{resumed}",
+        f"{len(tuned.trained_on):,} queries, loss {tuned.loss}, {tuned.seconds:,.0f} s on "
+        f"{tuned.device}{resumed}",
         markup=False,
         soft_wrap=True,
     )
@@ -228,8 +228,7 @@ def _print(tuned: FineTuning, found: Measured | None, name: str) -> None:
     if tuned.mined is not None:
         out.print(
             f"negatives: {tuned.mined.by_rank:,} by rank, {tuned.mined.at_random:,} at random; "
-            f"{tuned.mined.too_near:,} "
-            "hits passed over as too near",
+            f"{tuned.mined.too_near:,} hits passed over as too near",
             soft_wrap=True,
         )
     if found is not None:

@@ -60,12 +60,10 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
     if mined:
         lines += [
             "",
-            f"Negatives: {recipe['negatives']} of each pair, {mined['by_rank']:,} of them hits at the ranks "
-            f"{recipe['window'][0]} to {recipe['window'][1]}, {mined['at_random']:,} drawn from all "
-            "documents; "
-            f"{mined['too_near']:,} hits were passed over, being nearer than {1 - recipe['margin']:g} "
-            "times what "
-            "answers the query.",
+            f"Negatives: {recipe['negatives']} of each pair, {mined['by_rank']:,} of them hits at the "
+            f"ranks {recipe['window'][0]} to {recipe['window'][1]}, {mined['at_random']:,} drawn from all "
+            f"documents; {mined['too_near']:,} hits were passed over, being nearer than "
+            f"{1 - recipe['margin']:g} times what answers the query.",
         ]
     lines += [
         "",
@@ -75,8 +73,7 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
         + (f", at the lengths {', '.join(map(str, record['matryoshka']))}" if record["matryoshka"] else "")
         + f". {record['steps']:,} steps of {recipe['batch_size']} examples at a learning rate of "
         f"{recipe['learning_rate']:g}, seed {recipe['seed']}; the weights are those of step "
-        f"{record['kept_step']:,}. "
-        f"On {record['device']}, {record['seconds']:,.0f} s.",
+        f"{record['kept_step']:,}. On {record['device']}, {record['seconds']:,.0f} s.",
         "",
         "| step | loss | dev loss |",
         "|---|---|---|",

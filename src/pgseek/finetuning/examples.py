@@ -110,8 +110,7 @@ def from_qrels(queries: Mapping[str, str], qrels: Qrels) -> list[Example]:
     if not found:
         raise InvalidInput(
             f"none of the {len(qrels):,} judged queries is among the {len(queries):,} queries with a text "
-            "that are "
-            "there: a split needs the texts of its own queries"
+            "that are there: a split needs the texts of its own queries"
         )
     return found
 
@@ -195,8 +194,7 @@ def split(examples: Sequence[Example], dev: float, seed: int) -> tuple[list[Exam
     if dev > 0 and (count == 0 or count == len(names)):
         raise InvalidInput(
             f"there are {len(names):,} different queries, of which a share of {dev:g} leaves none on one "
-            "side: "
-            "give more, or set dev to 0"
+            "side: give more, or set dev to 0"
         )
     left_out = set(names[:count])
     sides: tuple[list[Example], list[Example]] = ([], [])

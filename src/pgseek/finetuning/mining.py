@@ -113,8 +113,7 @@ def _others(
         if len(pool) < count:
             raise InvalidInput(
                 f"the collection has too few documents for {count} more negatives of the query "
-                f"{of.query[:100]!r}: "
-                "ask for fewer, or for a smaller window"
+                f"{of.query[:100]!r}: ask for fewer, or for a smaller window"
             )
         return chosen.sample(pool, count)
     while len(drawn) < count:

@@ -102,8 +102,7 @@ def finetune(
     if len(train) < recipe.batch_size:
         raise InvalidInput(
             f"there are {len(train):,} examples to train on, fewer than one batch of "
-            f"{recipe.batch_size:,}: give more, "
-            "or a smaller batch_size"
+            f"{recipe.batch_size:,}: give more, or a smaller batch_size"
         )
     embedder = create_embedder(f"{PROVIDER}:{model_name}")
     if not isinstance(embedder, SentenceTransformersEmbedder):
@@ -202,8 +201,7 @@ def _base(collection: Searched, base: str | None) -> str:
         if identity.provider != PROVIDER:
             raise InvalidInput(
                 f"collection {collection.name!r} uses {identity}, which cannot be trained: name a base, "
-                "such as "
-                f"{PROVIDER}:all-MiniLM-L6-v2"
+                f"such as {PROVIDER}:all-MiniLM-L6-v2"
             )
         return identity.model
     provider, colon, model = base.partition(":")
@@ -247,8 +245,8 @@ def _begin(folder: Path, plan: str) -> Path:
             if json.loads(found.read_text(encoding="utf-8")) != plan:
                 raise InvalidInput(
                     f"the folder {str(folder)!r} holds an unfinished training with other examples, "
-                    "settings or base: "
-                    "ask for the same to go on with it, remove it, or name another folder"
+                    "settings or base: ask for the same to go on with it, remove it, or name another "
+                    "folder"
                 )
         elif folder.is_dir() and any(folder.iterdir()):
             raise InvalidInput(f"the folder {str(folder)!r} is not empty: name a new one")
