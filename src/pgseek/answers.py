@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from pgseek import search
 from pgseek.embedders.base import Vectors
 from pgseek.embedding import Embedding
 from pgseek.errors import InvalidInput
+from pgseek.prepare import checked_text, metadata_json
 from pgseek.stages import Stages, within
 from pgseek.steps import Row, Script, fetch, fetch_one
 from pgseek.types import CollectionInfo, Search
@@ -149,6 +148,7 @@ def put(
     request = Search(query)
     if not isinstance(answer, str):
         raise InvalidInput(f"answer is {answer!r}, but must be a text")
+    checked_text("answer", answer)
     cited = _texts("documents", documents)
     seconds = _seconds(ttl)
     info = run.info
@@ -159,7 +159,7 @@ def put(
         "embedding": embedding,
         "ttl": seconds,
         "documents": cited,
-        "metadata": Jsonb(dict(metadata or {})),
+        "metadata": metadata_json({} if metadata is None else metadata),
     }
     with stages.stage("store"):
         yield from within(stages, lambda: fetch(_PUT, parameters))
@@ -174,6 +174,9 @@ def clear(
 ) -> Script[int]:
     """Delete answers; return how many there were."""
     cited = None if documents is None else _texts("documents", documents)
+    for name, given in (("query", query), ("scope", scope)):
+        if given is not None:
+            checked_text(name, given)
     row = yield from fetch_one(
         "SELECT pgseek.clear_answers(%s, %s, %s, %s::text[], %s) AS deleted",
         [info.name, query, scope, cited, only_stale],
@@ -211,6 +214,7 @@ def _asked(info: CollectionInfo, query: str, scope: str) -> dict[str, Any]:
         raise InvalidInput(
             f"scope is {scope!r}, but must be a text, such as the filter that was searched with"
         )
+    checked_text("scope", scope)
     return {
         "collection": info.name,
         "query": query,
@@ -224,6 +228,8 @@ def _texts(name: str, given: Iterable[str]) -> list[str]:
     found = [given] if isinstance(given, str) else list(given)
     if not all(isinstance(one, str) and one for one in found):
         raise InvalidInput(f"{name} is {found!r}, but must be the ids of documents")
+    for one in found:
+        checked_text(f"an id of {name}", one)
     return found
 
 

@@ -158,10 +158,10 @@ def prepare(item: Source, position: int, language: str, known: Languages) -> Pre
     try:
         document = given if isinstance(given, Document) else document_from(given)
         external_id = document.id if isinstance(document.id, str) else None
-        key = _checked_text("id", document.id)
-        body = _checked_text("text", document.text)
-        title = _checked_text("title", document.title)
-        written_in = _checked_text("format", document.format)
+        key = checked_text("id", document.id)
+        body = checked_text("text", document.text)
+        title = checked_text("title", document.title)
+        written_in = checked_text("format", document.format)
         if not key:
             raise InvalidInput("the id is empty")
         if len(document.title) > MAX_TITLE:
@@ -170,7 +170,7 @@ def prepare(item: Source, position: int, language: str, known: Languages) -> Pre
             )
         _check_body(document.text, body)
         check_format(document.format)
-        metadata = _metadata_json(document.metadata)
+        metadata = metadata_json(document.metadata)
         language = known.canonical(document.language or language)
     except InvalidInput as error:
         return Rejection(position, external_id, str(error), source)
@@ -215,7 +215,7 @@ def document_from(item: object) -> Document:
     return Document(text=values.pop("text", ""), **values)
 
 
-def _checked_text(name: str, value: object) -> bytes:
+def checked_text(name: str, value: object) -> bytes:
     """Return the UTF-8 of a text that PostgreSQL can store."""
     if not isinstance(value, str):
         raise InvalidInput(f"{name} is a {type(value).__name__}, but must be text")
@@ -241,7 +241,7 @@ def _check_body(text: str, encoded: bytes) -> None:
         )
 
 
-def _metadata_json(metadata: object) -> str:
+def metadata_json(metadata: object) -> str:
     if not isinstance(metadata, Mapping):
         raise InvalidInput(f"metadata is a {type(metadata).__name__}, but must be a JSON object")
     if not metadata:
@@ -258,7 +258,7 @@ def _metadata_json(metadata: object) -> str:
         raise InvalidInput(
             f"metadata is nested {levels} levels deep, at most {MAX_METADATA_DEPTH} are allowed"
         )
-    encoded = _checked_text("metadata", text)
+    encoded = checked_text("metadata", text)
     if len(encoded) > MAX_METADATA_BYTES:
         raise InvalidInput(
             f"metadata has {len(encoded):,} bytes as JSON, at most {MAX_METADATA_BYTES:,} are allowed"

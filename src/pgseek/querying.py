@@ -12,6 +12,7 @@ from pgseek import search
 from pgseek.embedders.base import Vectors
 from pgseek.embedding import Embedding
 from pgseek.errors import InvalidInput
+from pgseek.prepare import checked_text
 from pgseek.stages import Stages, within
 from pgseek.steps import Row, Script, fetch
 from pgseek.types import CollectionInfo, Hit, Search
@@ -186,6 +187,7 @@ def similar(
 ) -> Script[list[Hit]]:
     """Return the documents most like a stored one. Raises `InvalidInput`, also if there is none."""
     check_count("k", k, 1000)
+    checked_text("the id", id)
     parameters = {"collection": info.name, "id": id, "k": k, "options": Jsonb(_options(request))}
     return [search.hit(row) for row in (yield from _fetch(stages, _SIMILAR, parameters))]
 

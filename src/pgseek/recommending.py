@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from pgseek import search
 from pgseek.errors import InvalidInput
+from pgseek.prepare import checked_text
 from pgseek.querying import check_count, search_options
 from pgseek.stages import Stages, within
 from pgseek.steps import Script, fetch
@@ -72,10 +73,13 @@ class Examples:
 
 def ids(name: str, given: str | Iterable[str]) -> tuple[str, ...]:
     """Return ids, of which a single one may be given as it is. Raises `InvalidInput` for what is no text."""
+    if not isinstance(given, Iterable):
+        raise InvalidInput(f"{name} is {given!r}, but must be a document's id or several of them")
     found = (given,) if isinstance(given, str) else tuple(given)
     for one in found:
         if not isinstance(one, str):
             raise InvalidInput(f"{name} holds {one!r}, but must hold ids of documents, which are texts")
+        checked_text(f"an id of {name}", one)
     return found
 
 
@@ -94,6 +98,7 @@ def events(given: Iterable[Event | Mapping[str, Any] | tuple[str, When]]) -> tup
                 event = one if isinstance(one, Event) else Event(*one)
             if isinstance(one, str) or not isinstance(event.id, str) or not math.isfinite(event.weight):
                 raise TypeError("its id is not a text, or its weight no number")
+            checked_text("an id of history", event.id)
         except TypeError as error:
             raise InvalidInput(
                 f"history holds {one!r}, which is no event: give Event(id, at, weight), a mapping with these "

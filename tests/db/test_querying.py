@@ -322,6 +322,8 @@ def test_the_most_similar_by_words_share_the_weightiest(client):
         docs.similar("nope")
     with pytest.raises(InvalidInput, match="k is 0"):
         docs.similar("lru_cache", k=0)
+    with pytest.raises(InvalidInput, match="the id holds a NUL byte at character 1"):
+        docs.similar("l\0ru")
 
 
 def test_a_document_without_a_vector_is_compared_by_words(client, dsn):
