@@ -15,7 +15,7 @@ from pgseek.errors import InvalidInput
 from pgseek.prepare import checked_text
 from pgseek.stages import Stages, within
 from pgseek.steps import Row, Script, fetch
-from pgseek.types import CollectionInfo, Hit, Search
+from pgseek.types import CollectionInfo, Hit, Search, check_whole
 
 Over = Literal["lexical", "candidates", "filter"]
 OVERS: tuple[Over, ...] = ("lexical", "candidates", "filter")
@@ -127,7 +127,7 @@ class Explanation:
 
 def page(run: Embedding, request: Search, stages: Stages, size: int, cursor: str | None) -> Script[Page]:
     """Return a page: the first of a new ranking, or what a cursor says. Raises `InvalidInput`."""
-    check_count("size", size, 1000)
+    check_whole("size", size, 1000)
     info, embedding = yield from _asked(run, request, stages, embedded=cursor is None)
     parameters = {**_parameters(info, request, embedding), "size": size, "cursor": cursor}
     rows = yield from _fetch(stages, _PAGE, parameters)
@@ -151,7 +151,7 @@ def facets(
     """Count documents by values of their metadata. Raises `InvalidInput`."""
     if over not in OVERS:
         raise InvalidInput(f"over is {over!r}, but must be one of {', '.join(OVERS)}")
-    check_count("most", most, 10_000_000)
+    check_whole("most", most, 10_000_000)
     if isinstance(wanted, str) or not all(isinstance(one, str) for one in wanted):
         raise InvalidInput(f"facets is {wanted!r}, but must be a list such as ['module', 'year:histogram']")
     if request is None:
@@ -186,7 +186,7 @@ def similar(
     stages: Stages,
 ) -> Script[list[Hit]]:
     """Return the documents most like a stored one. Raises `InvalidInput`, also if there is none."""
-    check_count("k", k, 1000)
+    check_whole("k", k, 1000)
     checked_text("the id", id)
     parameters = {"collection": info.name, "id": id, "k": k, "options": Jsonb(_options(request))}
     return [search.hit(row) for row in (yield from _fetch(stages, _SIMILAR, parameters))]
@@ -243,9 +243,3 @@ def _facet(found: Mapping[str, Any]) -> Facet:
         FacetValue(one.get("value", one.get("from")), one["documents"], one.get("to")) for one in counted
     )
     return Facet(tuple(values), found.get("others", 0), found["missing"])
-
-
-def check_count(name: str, value: object, most: int) -> None:
-    """Raise `InvalidInput` for what is not a whole number from 1 to ``most``."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InvalidInput(f"{name} is {value!r}, but must be a whole number from 1 to {most:,}")

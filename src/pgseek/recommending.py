@@ -13,10 +13,10 @@ from psycopg.types.json import Jsonb
 from pgseek import search
 from pgseek.errors import InvalidInput
 from pgseek.prepare import checked_text
-from pgseek.querying import check_count, search_options
+from pgseek.querying import search_options
 from pgseek.stages import Stages, within
 from pgseek.steps import Script, fetch
-from pgseek.types import CollectionInfo, Hit, Search
+from pgseek.types import CollectionInfo, Hit, Search, check_whole
 
 Strategy = Literal["rocchio", "best_score"]
 OnMissing = Literal["raise", "ignore"]
@@ -112,7 +112,7 @@ def recommend(
     info: CollectionInfo, examples: Examples, k: int, request: Search, stages: Stages
 ) -> Script[list[Hit]]:
     """Return the documents that are most like what is liked. Raises `InvalidInput`."""
-    check_count("k", k, 1000)
+    check_whole("k", k, 1000)
     parameters = {
         "collection": info.name,
         "liked": list(examples.liked),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 
@@ -256,6 +257,23 @@ def live(collection_id: int) -> Script[list[SpaceInfo]]:
     return [space_of(row) for row in rows]
 
 
+def with_vectors(info: CollectionInfo, space: int | str | None) -> Script[SpaceInfo]:
+    """Return a space of the collection, by default the active one; `InvalidInput` for a retired one."""
+    found = info.space if space is None else (yield from find(info, space))
+    if found.state == "retired":
+        raise InvalidInput(
+            f"space {found.space_id} of collection {info.name!r} is retired: its vectors are gone"
+        )
+    return found
+
+
+def numbers(value: Any) -> Vectors:
+    """Return a vector, or half-vector, as it was fetched: float32 (d,)."""
+    given = value.to_numpy() if hasattr(value, "to_numpy") else value
+    found: Vectors = np.asarray(given, dtype=np.float32)
+    return found
+
+
 def with_counts(space: SpaceInfo) -> Script[SpaceInfo]:
     """Return a space with its numbers of rows and of chunks without a vector, and its sizes on disk."""
     if space.state == "retired":
@@ -288,6 +306,15 @@ def vector_on_path(*, for_session: bool = False) -> Script[None]:
         " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'",
         [not for_session],
     )
+
+
+def vector_schema() -> Script[str]:
+    """Return the name of the schema that pgvector is installed in, unquoted."""
+    row = yield from fetch_one(
+        "SELECT n.nspname AS name FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+        " WHERE e.extname = 'vector'"
+    )
+    return str(row["name"]) if row else "public"
 
 
 def drop_tables(space_ids: Sequence[int]) -> Script[None]:

@@ -272,7 +272,7 @@ class Search:
 
     def __post_init__(self) -> None:
         _check_query(self.query)
-        _check_whole("k", self.k, MAX_K)
+        check_whole("k", self.k, MAX_K)
         weighed = _is_number(self.alpha) and 0 <= self.alpha <= 1
         if not (self.alpha is None or self.alpha == "auto" or weighed):
             raise InvalidInput(
@@ -291,8 +291,8 @@ class Search:
         _check_choice("lexical", self.lexical, LEXICALS)
         _check_choice("normalization", self.normalization, NORMALIZATIONS)
         if self.candidates is not None:
-            _check_whole("candidates", self.candidates, MAX_K)
-        _check_whole("rrf_k", self.rrf_k, 1_000_000)
+            check_whole("candidates", self.candidates, MAX_K)
+        check_whole("rrf_k", self.rrf_k, 1_000_000)
         if self.syntax not in SYNTAXES:
             raise InvalidInput(f"syntax is {self.syntax!r}, but must be one of {', '.join(SYNTAXES)}")
         if not isinstance(self.typos, bool):
@@ -305,7 +305,7 @@ class Search:
             )
         for name, most in (("space", 2**31 - 1), ("ef_search", 1000), ("probes", 32_768), ("rerank", 100)):
             if getattr(self, name) is not None:
-                _check_whole(name, getattr(self, name), most)
+                check_whole(name, getattr(self, name), most)
         marks = self.highlight
         if not (isinstance(marks, tuple | list) and len(marks) == 2 and all(map(_is_text, marks))):
             raise InvalidInput(f"highlight is {marks!r}, but must be two texts without NUL bytes")
@@ -358,7 +358,7 @@ class SearchPolicy:
         check_seconds("timeout", self.timeout)
         check_seconds("rerank_budget", self.rerank_budget)
         if self.rerank_top is not None:
-            _check_whole("rerank_top", self.rerank_top, MAX_K)
+            check_whole("rerank_top", self.rerank_top, MAX_K)
 
 
 def check_failure_policy(value: Any) -> None:
@@ -782,8 +782,8 @@ class Gate:
     allow_refused: bool = False
 
     def __post_init__(self) -> None:
-        _check_whole("k", self.k, 100)
-        _check_whole("sample", self.sample, 10_000)
+        check_whole("k", self.k, 100)
+        check_whole("sample", self.sample, 10_000)
         for name in ("min_recall", "min_overlap", "max_loss"):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value <= 1):
@@ -911,9 +911,10 @@ def _check_query(query: object) -> None:
         ) from error
 
 
-def _check_whole(name: str, value: object, most: int) -> None:
-    if not _is_int(value) or not 1 <= value <= most:
-        raise InvalidInput(f"{name} is {value!r}, but must be a whole number from 1 to {most:,}")
+def check_whole(name: str, value: object, most: int, least: int = 1) -> None:
+    """Raise `InvalidInput` for what is not a whole number from ``least`` to ``most``."""
+    if not _is_int(value) or not least <= value <= most:
+        raise InvalidInput(f"{name} is {value!r}, but must be a whole number from {least} to {most:,}")
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

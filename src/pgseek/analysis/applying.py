@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
+from pgseek.analysis import fields
 from pgseek.analysis.clusters import Clustering
 from pgseek.analysis.collection import Analysed, Progress
 from pgseek.analysis.grouping import NOISE
@@ -112,25 +112,6 @@ def check_write(by: By, name: str, value: object = "label") -> None:
         raise InvalidInput(f"value is {value!r}, but must be one of {', '.join(VALUES)}")
 
 
-_CHANGED = """
-SELECT d.document_id, g.value IS NULL AS cleared
-  FROM unnest(%(documents)s::uuid[], %(values)s::text[]) AS g (document_id, value)
-  JOIN pgseek.documents d
-    ON d.collection_id = %(collection)s AND d.document_id = ANY (%(documents)s)
-   AND d.document_id = g.document_id
- WHERE d.metadata -> %(name)s IS DISTINCT FROM g.value::jsonb
- ORDER BY d.document_id
-"""
-_UPDATE = """
-UPDATE pgseek.documents d SET updated_at = now(),
-       metadata = CASE WHEN g.value IS NULL THEN d.metadata - %(name)s::text
-                       ELSE d.metadata || jsonb_build_object(%(name)s::text, g.value::jsonb) END
-  FROM unnest(%(documents)s::uuid[], %(values)s::text[]) AS g (document_id, value)
- WHERE d.collection_id = %(collection)s AND d.document_id = g.document_id
-   AND d.document_id = ANY (%(changed)s)
-"""
-
-
 def _write(
     found: Clustering, name: str, values: Mapping[int, Any], preview: bool, progress: Progress | None
 ) -> Script[Written]:
@@ -138,13 +119,14 @@ def _write(
     changed = cleared = unchanged = 0
     while (page := (yield from reader.next())) is not None:
         labels = found.model.assign(page.vectors).tolist()
-        parameters = {
-            "collection": selection.info.collection_id,
-            "documents": list(page.documents),
-            "values": [None if one == NOISE else json.dumps(values[one]) for one in labels],
-            "name": name,
+        wanted = {
+            document: None if one == NOISE else values[one]
+            for document, one in zip(page.documents, labels, strict=True)
         }
-        rows = yield from (fetch(_CHANGED, parameters) if preview else transact(_writing(parameters)))
+        of = selection.info.collection_id
+        rows = yield from (
+            fields.differing(of, name, wanted) if preview else transact(fields.setting(of, name, wanted))
+        )
         gone = sum(row["cleared"] for row in rows)
         changed, cleared = changed + len(rows) - gone, cleared + gone
         unchanged += len(page) - len(rows)
@@ -152,16 +134,3 @@ def _write(
             done = changed + cleared + unchanged
             progress("comparing" if preview else "writing", done, max(done, found.units))
     return Written(name, changed, cleared, unchanged, preview)
-
-
-def _writing(parameters: dict[str, Any]) -> Any:
-    def script() -> Script[list[Any]]:
-        # Locked in the order in which all writers of documents lock them.
-        rows = yield from fetch(_CHANGED + " FOR NO KEY UPDATE OF d", parameters)
-        ids = [row["document_id"] for row in rows]
-        if ids:
-            yield from fetch(_UPDATE, {**parameters, "changed": ids})
-            yield from fetch("SELECT pgseek.mirror_documents(%s, %s)", [parameters["collection"], ids])
-        return rows
-
-    return script

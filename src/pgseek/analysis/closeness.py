@@ -20,7 +20,7 @@ from pgseek.analysis.reading import Page, Selection
 from pgseek.errors import InvalidInput
 from pgseek.prepare import document_id
 from pgseek.steps import Script, fetch
-from pgseek.types import CollectionInfo, SpaceId
+from pgseek.types import CollectionInfo, SpaceId, check_whole
 from pgseek.vectors import Metric, check_metric
 
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
@@ -172,8 +172,8 @@ def distribution(
         ("pairs", pairs, 1, 10_000_000),
         ("probes", probes, 1, 10_000),
     ):
-        check_whole(name, value, low, high)
-    check_whole("seed", seed, 0, 2**32 - 1)
+        check_whole(name, value, high, low)
+    check_whole("seed", seed, 2**32 - 1, 0)
     script = _distribution(collection.info(), space, sample, pairs, probes, seed, progress)
     return collection._client._run(script)  # type: ignore[no-any-return]
 
@@ -197,7 +197,7 @@ def outliers(
         DatabaseError.
     """
     for name, value, high in (("k", k, 1000), ("most", most, 1000), ("sample", sample, 1_000_000)):
-        check_whole(name, value, 1, high)
+        check_whole(name, value, high)
     script = _outliers(collection.info(), space, k, most, sample, progress)
     return collection._client._run(script)  # type: ignore[no-any-return]
 
@@ -420,9 +420,3 @@ def plot_distribution(found: Distribution, path: str | Path) -> Path:
     axes.set_title(f"{found.collection}: overlap {found.overlap:.2f}")
     axes.legend()
     return plots.save_figure(figure, path)
-
-
-def check_whole(name: str, value: object, low: int, high: int) -> None:
-    """Raise `InvalidInput` unless the value is a whole number in a range."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidInput(f"{name} is {value!r}, but must be a whole number from {low} to {high:,}")

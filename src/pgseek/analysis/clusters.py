@@ -20,7 +20,7 @@ from pgseek.analysis.reading import By, Counted, Reader, Selection
 from pgseek.errors import InvalidInput
 from pgseek.filters import Filter
 from pgseek.steps import Script, fetch
-from pgseek.types import SpaceId
+from pgseek.types import SpaceId, check_whole
 
 Method = Literal["kmeans", "hdbscan"]
 METHODS: tuple[Method, ...] = ("kmeans", "hdbscan")
@@ -101,10 +101,7 @@ class ClusterPlan:
         ):
             if name == "dimensions" and self.dimensions is None:
                 continue
-            if not _whole(getattr(self, name), low, high):
-                raise InvalidInput(
-                    f"{name} is {getattr(self, name)!r}, but must be a whole number from {low} to {high:,}"
-                )
+            check_whole(name, getattr(self, name), high, low)
         if self.reduction not in PROJECTIONS:
             raise InvalidInput(
                 f"reduction is {self.reduction!r}, but must be one of {', '.join(PROJECTIONS)}"

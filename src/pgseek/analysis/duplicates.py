@@ -15,6 +15,7 @@ from uuid import UUID
 from psycopg.sql import SQL
 
 from pgseek import spaces
+from pgseek.analysis import fields
 from pgseek.analysis.collection import Analysed, Progress
 from pgseek.analysis.groups import Groups
 from pgseek.analysis.overlap import MOST, overlap
@@ -233,11 +234,7 @@ def find_duplicates(
     if exact_only:
         exact: Duplicates = run(_grouped(info, None, 1.0, 1.0, True, 0, True))
         return exact
-    of = run(spaces.find(info, info.space_id if space is None else space))
-    if of.state == "retired":
-        raise InvalidInput(
-            f"space {of.space_id} of collection {info.name!r} is retired: its vectors are gone"
-        )
+    of = run(spaces.with_vectors(info, space))
     least = min_similarity
     if least is None:
         stored = of.searching.get("thresholds", {}).get("deduplication", {})
@@ -562,50 +559,18 @@ def _write(
     total = int(counted["n"]) if counted else 0
     while True:
         rows = yield from fetch(
-            "SELECT document_id, external_id, metadata ->> %s AS held, metadata ? %s AS holds"
-            " FROM pgseek.documents WHERE collection_id = %s AND document_id > %s"
-            " ORDER BY document_id LIMIT %s",
-            [name, name, info.collection_id, after, PAGE],
+            "SELECT document_id, external_id FROM pgseek.documents"
+            " WHERE collection_id = %s AND document_id > %s ORDER BY document_id LIMIT %s",
+            [info.collection_id, after, PAGE],
         )
         if not rows:
             return changed
-        other = {
-            row["document_id"]: wanted.get(row["external_id"])
-            for row in rows
-            if wanted.get(row["external_id"]) != row["held"]
-            or (row["holds"] and row["external_id"] not in wanted)
-        }
-        if other:
-            changed += yield from transact(lambda other=other: _set_field(info, name, other))  # type: ignore[misc]
+        values = {row["document_id"]: wanted.get(row["external_id"]) for row in rows}
+        changed += len((yield from transact(fields.setting(info.collection_id, name, values))))
         after = rows[-1]["document_id"]
         seen += len(rows)
         if progress is not None:
             progress("writing", seen, max(total, seen))
-
-
-def _set_field(info: CollectionInfo, name: str, values: Mapping[UUID, str | None]) -> Script[int]:
-    """Set a field of documents' metadata, or take it out, in the transaction of the caller."""
-    ids = sorted(values)
-    # The order in which all writers come to documents.
-    yield from fetch(
-        "SELECT FROM pgseek.documents WHERE collection_id = %s AND document_id = ANY (%s)"
-        " ORDER BY document_id FOR UPDATE",
-        [info.collection_id, ids],
-    )
-    rows = yield from fetch(
-        "UPDATE pgseek.documents d SET updated_at = now(), metadata = (d.metadata - %(name)s::text)"
-        " || CASE WHEN u.value IS NULL THEN '{}' ELSE jsonb_build_object(%(name)s::text, u.value) END"
-        " FROM unnest(%(ids)s::uuid[], %(values)s::text[]) AS u (document_id, value)"
-        " WHERE d.collection_id = %(collection)s AND d.document_id = u.document_id RETURNING d.document_id",
-        {
-            "name": name,
-            "ids": ids,
-            "values": [values[one] for one in ids],
-            "collection": info.collection_id,
-        },
-    )
-    yield from fetch("SELECT pgseek.mirror_documents(%s, %s)", [info.collection_id, ids])
-    return len(rows)
 
 
 def _delete(info: CollectionInfo, groups: Sequence[DuplicateGroup]) -> Script[int]:

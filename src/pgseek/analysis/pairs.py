@@ -12,16 +12,16 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
-from pgseek import spaces
+from pgseek import similarity, spaces
 from pgseek.analysis.collection import Analysed, Progress
 from pgseek.embedding import Embedding
 from pgseek.errors import InvalidInput
 from pgseek.prepare import document_id
 from pgseek.search import query_embedding
 from pgseek.steps import Script, fetch
-from pgseek.types import CollectionInfo, SpaceInfo
+from pgseek.types import SpaceInfo, check_whole
 
 BATCH = 1000
 _TRUE = {"1", "true", "yes"}
@@ -123,7 +123,7 @@ def document_pairs(
 ) -> MeasuredPairs:
     """Return the cosines of pairs of documents, by their mean vectors, as `find_duplicates` compares them."""
     info = collection.info()
-    of = _space(collection, info, space)
+    of = collection._client._run(spaces.with_vectors(info, space))
     found: MeasuredPairs = collection._client._run(_documents(of, list(pairs)))
     return found
 
@@ -151,10 +151,9 @@ def sampled_pairs(
         InvalidInput.
     """
     for name, value, most in (("documents", documents, 1_000_000), ("neighbours", neighbours, 1000)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise InvalidInput(f"{name} is {value!r}, but must be a whole number from 1 to {most:,}")
+        check_whole(name, value, most)
     info = collection.info()
-    of = _space(collection, info, space)
+    of = collection._client._run(spaces.with_vectors(info, space))
     script = _sampled(of, known, documents, neighbours, seed, progress)
     found: MeasuredPairs = collection._client._run(script)
     return found
@@ -170,7 +169,7 @@ def question_pairs(
     vectors: Mapping[str, Any] = collection._client._run(_questions(run, texts, progress))
     return MeasuredPairs(
         tuple((pair.one, pair.other) for pair in given),
-        tuple(_cosine(vectors[pair.one], vectors[pair.other]) for pair in given),
+        tuple(float(similarity.scores(vectors[pair.one], vectors[pair.other])) for pair in given),
         tuple(pair.same for pair in given),
     )
 
@@ -195,21 +194,9 @@ def answered_queries(
     )
 
 
-def _space(collection: Analysed, info: CollectionInfo, space: int | str | None) -> SpaceInfo:
-    of: SpaceInfo = collection._client._run(spaces.find(info, info.space_id if space is None else space))
-    if of.state == "retired":
-        raise InvalidInput(
-            f"space {of.space_id} of collection {info.name!r} is retired: its vectors are gone"
-        )
-    return of
-
-
 def _documents(of: SpaceInfo, given: Sequence[LabelledPair]) -> Script[MeasuredPairs]:
-    rows = yield from fetch(
-        "SELECT quote_ident(n.nspname) AS name FROM pg_extension e"
-        " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
-    )
-    statement = SQL(_MEANS).format(vector=SQL(rows[0]["name"]), table=spaces.table_of(of.space_id))
+    schema = yield from spaces.vector_schema()
+    statement = SQL(_MEANS).format(vector=Identifier(schema), table=spaces.table_of(of.space_id))
     measured: list[tuple[LabelledPair, float]] = []
     for start in range(0, len(given), BATCH):
         batch = given[start : start + BATCH]
@@ -327,8 +314,3 @@ def _questions(run: Embedding, texts: Sequence[str], progress: Progress | None) 
         if progress is not None:
             progress("embedding", done, len(texts))
     return found
-
-
-def _cosine(one: Any, other: Any) -> float:
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / lengths if lengths else 0.0

@@ -130,17 +130,9 @@ def select(
     """
     if by not in BYS:
         raise InvalidInput(f"by is {by!r}, but must be one of {', '.join(BYS)}")
-    chosen = info.space if space is None else (yield from spaces.find(info, space))
-    if chosen.state == "retired":
-        raise InvalidInput(
-            f"space {chosen.space_id} of collection {info.name!r} is retired: it has no vectors"
-        )
+    chosen = yield from spaces.with_vectors(info, space)
     turned = chosen.metric in {"cosine", "inner_product"} if unit is None else unit
-    row = yield from fetch_one(
-        "SELECT n.nspname AS name FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
-        " WHERE e.extname = 'vector'"
-    )
-    schema = str(row["name"]) if row else "public"
+    schema = yield from spaces.vector_schema()
     return Selection(info, chosen, by, to_jsonpath(filter), turned, schema)
 
 
@@ -266,7 +258,7 @@ def of_documents(selection: Selection, documents: Sequence[UUID]) -> Script[dict
     )
     grouped: dict[UUID, list[Floats]] = {}
     for row in rows:
-        grouped.setdefault(row["document_id"], []).append(_numbers(row["embedding"]))
+        grouped.setdefault(row["document_id"], []).append(spaces.numbers(row["embedding"]))
     return {document: _mean(vectors, unit=selection.unit) for document, vectors in grouped.items()}
 
 
@@ -285,8 +277,3 @@ def _chunks(rows: Sequence[Any], vectors: Sequence[Floats]) -> Page | None:
 def _sent(value: bytes) -> Floats:
     """Return the numbers of a vector as pgvector sends it in binary: reading its text takes far longer."""
     return np.frombuffer(value, dtype=">f4", offset=4).astype(np.float32)
-
-
-def _numbers(value: Any) -> Floats:
-    given = value.to_numpy() if hasattr(value, "to_numpy") else value
-    return np.asarray(given, dtype=np.float32)

@@ -16,6 +16,7 @@ from pgseek.evaluation.pool import Candidates
 from pgseek.evaluation.settings import Grid, Setting
 from pgseek.evaluation.trec import Qrels
 from pgseek.fusion import Floats, Ints
+from pgseek.types import check_whole
 
 # Fusion, then words, then fusion again …: more turns changed nothing where it was tried.
 TURNS = 2
@@ -144,8 +145,7 @@ def folds(queries: int, count: int, repeats: int, seed: int) -> list[list[Ints]]
             repeat.
     """
     for name, value, least in (("folds", count, 2), ("repeats", repeats, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1000:
-            raise InvalidInput(f"{name} is {value!r}, but must be a whole number from {least} to 1,000")
+        check_whole(name, value, 1000, least)
     if queries < 2 * count:
         raise InvalidInput(
             f"{queries:,} judged queries are too few for {count} folds, which take at least {2 * count}; "

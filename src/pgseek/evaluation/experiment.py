@@ -22,7 +22,7 @@ from pgseek.evaluation.runs import (
 from pgseek.evaluation.trec import Qrels, Run
 from pgseek.prepare import document_id
 from pgseek.steps import Script, fetch
-from pgseek.types import MAX_K, CollectionId
+from pgseek.types import MAX_K, CollectionId, check_whole
 
 _ID_BATCH = 10_000
 
@@ -61,9 +61,9 @@ class Plan:
             )
         if len(names) > 1:
             load_stats()
-        _check_whole("depth", self.depth, MAX_K)
+        check_whole("depth", self.depth, MAX_K)
         if self.limit is not None:
-            _check_whole("limit", self.limit, 1_000_000_000)
+            check_whole("limit", self.limit, 1_000_000_000)
         for name, measure in parse_measures(self.measures).items():
             deepest = cutoff(measure)
             if deepest is not None and deepest > self.depth:
@@ -210,7 +210,19 @@ def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> list[str]:
 
 def missing_documents(name: str, collection_id: CollectionId, ids: Iterable[str]) -> Script[int]:
     """Return how many judged documents the collection does not hold, or raise `InvalidInput` if it is all."""
-    keys = sorted(map(document_id, ids))
+    wanted = set(ids)
+    missing = yield from count_missing(collection_id, wanted)
+    if missing == len(wanted):
+        raise InvalidInput(
+            f"collection {name!r} holds none of the {missing:,} judged documents; "
+            "store the corpus that was judged in it, under its own ids"
+        )
+    return missing
+
+
+def count_missing(collection_id: CollectionId, ids: Iterable[str]) -> Script[int]:
+    """Return how many different documents of these ids the collection does not hold."""
+    keys = sorted(set(map(document_id, ids)))
     missing = len(keys)
     for start in range(0, len(keys), _ID_BATCH):
         rows = yield from fetch(
@@ -219,14 +231,4 @@ def missing_documents(name: str, collection_id: CollectionId, ids: Iterable[str]
             [collection_id, keys[start : start + _ID_BATCH]],
         )
         missing -= rows[0]["found"]
-    if missing == len(keys):
-        raise InvalidInput(
-            f"collection {name!r} holds none of the {missing:,} judged documents; "
-            "store the corpus that was judged in it, under its own ids"
-        )
     return missing
-
-
-def _check_whole(name: str, value: object, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InvalidInput(f"{name} is {value!r}, but must be a whole number from 1 to {most:,}")

@@ -14,10 +14,9 @@ from datetime import datetime
 
 from pgseek import collections
 from pgseek.errors import InvalidInput
-from pgseek.evaluation.experiment import judged_queries
+from pgseek.evaluation.experiment import count_missing, judged_queries
 from pgseek.evaluation.runs import Searched
 from pgseek.evaluation.trec import Qrels
-from pgseek.prepare import document_id
 from pgseek.steps import Script, fetch, transact
 from pgseek.types import CollectionInfo
 
@@ -235,9 +234,5 @@ def _not_found(info: CollectionInfo, name: str) -> Script[InvalidInput]:
 
 def _missing(collection: str, golden: Golden) -> Script[int]:
     info = yield from collections.find(collection)
-    keys = {document_id(document) for judged in golden.qrels.values() for document in judged}
-    rows = yield from fetch(
-        "SELECT count(*) AS there FROM pgseek.documents WHERE collection_id = %s AND document_id = ANY (%s)",
-        [info.collection_id, sorted(keys)],
-    )
-    return len(keys) - int(rows[0]["there"])
+    ids = {document for judged in golden.qrels.values() for document in judged}
+    return (yield from count_missing(info.collection_id, ids))

@@ -20,6 +20,7 @@ from pgseek.evaluation.trec import Qrels
 from pgseek.generation import generate, look_up
 from pgseek.generators.base import Request, TextGenerator
 from pgseek.steps import Row, Script, fetch
+from pgseek.types import check_whole
 
 KINDS = ("titles", "sentences", "questions")
 # A sentence with fewer words says too little, one with more is no query.
@@ -65,8 +66,7 @@ def known_items(
         GeneratorError: it answered nothing.
     """
     for name, value, least, most in (("count", count, 1, 100_000), ("seed", seed, 0, 2**63 - 1)):
-        if type(value) is not int or not least <= value <= most:
-            raise InvalidInput(f"{name} is {value!r}, but must be a whole number from {least} to {most:,}")
+        check_whole(name, value, most, least)
     info = docs.info()
     parameters = {"collection": info.collection_id, "seed": str(seed), "count": count, "read": READ}
     titles, bodies = docs._client._run(_read(parameters))

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from pgseek.errors import InvalidInput
+from pgseek.types import check_whole
 
 Loss = Literal["auto", "cosine", "ranking", "triplet"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
@@ -55,11 +56,11 @@ class Recipe:
             ("checkpoints", 1, 1000),
             ("seed", 0, 2**32 - 1),
         ):
-            _check_whole(name, getattr(self, name), least, most)
+            check_whole(name, getattr(self, name), most, least)
         if self.steps is not None:
-            _check_whole("steps", self.steps, 1, 100_000_000)
+            check_whole("steps", self.steps, 100_000_000)
         if self.max_tokens is not None:
-            _check_whole("max_tokens", self.max_tokens, 8, 1_000_000)
+            check_whole("max_tokens", self.max_tokens, 1_000_000, 8)
         for name, low, high in (("margin", 0, 1), ("warmup", 0, 1), ("dev", 0, 0.5)):
             value = getattr(self, name)
             if not (_is_number(value) and low <= value <= high):
@@ -72,7 +73,7 @@ class Recipe:
         if not (isinstance(first, int) and isinstance(last, int) and 1 <= first <= last <= 1000):
             raise InvalidInput(f"window is {self.window!r}, but must be two ranks, 1..1000, such as (3, 50)")
         for length in self.matryoshka:
-            _check_whole("matryoshka", length, 1, 100_000)
+            check_whole("matryoshka", length, 100_000)
 
     def plain(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -81,8 +82,3 @@ class Recipe:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_whole(name: str, value: object, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidInput(f"{name} is {value!r}, but must be a whole number from {least} to {most:,}")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-import numpy as np
 from psycopg.sql import SQL
 
 from pgseek import spaces
@@ -71,7 +70,7 @@ def take_sample(space: SpaceInfo, rows: int, number: int) -> Script[Sample]:
         " AND (expires_at IS NULL OR expires_at > statement_timestamp()) ORDER BY text_hash LIMIT %s",
         [space.identity_hash, number],
     )
-    vectors = [_numbers(row["embedding"]) for row in cached]
+    vectors = [spaces.numbers(row["embedding"]) for row in cached]
     vectors = [vector for vector in vectors if vector.any()]
     if len(vectors) >= min(ENOUGH_QUERIES, number):
         return Sample("queries", vectors, [None] * len(vectors))
@@ -85,14 +84,9 @@ def take_sample(space: SpaceInfo, rows: int, number: int) -> Script[Sample]:
     )
     return Sample(
         "vectors",
-        [_numbers(row["embedding"]) for row in stored],
+        [spaces.numbers(row["embedding"]) for row in stored],
         [(row["document_id"], row["ordinal"]) for row in stored],
     )
-
-
-def _numbers(value: Any) -> Vectors:
-    given = value.to_numpy() if hasattr(value, "to_numpy") else value
-    return np.asarray(given, dtype=np.float32)
 
 
 class Measure:

@@ -99,7 +99,7 @@ def copy(
             of_terms = _sparse(values.pop("terms"))
             dimensions.append(of_terms[0])
             weights.append(of_terms[1])
-            rows.append((Row(**values), None if embedding is None else _numbers(embedding)))
+            rows.append((Row(**values), None if embedding is None else spaces.numbers(embedding)))
         if len(page) < PAGE:
             break
         last = (page[-1]["document_id"], page[-1]["key"])
@@ -121,6 +121,14 @@ def matching(info: CollectionInfo, filter: str) -> Script[set[UUID]]:  # noqa: A
     return {row["document_id"] for row in found}
 
 
+def auto_alpha(alpha: float, kind: str, provider: str) -> Script[float]:
+    """Return the weight of the dense leg for a kind of query, with fusion 'auto'."""
+    (row,) = yield from fetch(
+        "SELECT pgseek.auto_alpha(%s::float8, %s::text, %s::text) AS alpha", [alpha, kind, provider]
+    )
+    return float(row["alpha"])
+
+
 def chosen_space(info: CollectionInfo, space: int | str | None) -> Script[SpaceInfo]:
     """Return the space whose vectors are taken: the active one, or another that is complete."""
     if space is None:
@@ -132,11 +140,6 @@ def chosen_space(info: CollectionInfo, space: int | str | None) -> Script[SpaceI
             " ready"
         )
     return found
-
-
-def _numbers(value: Any) -> Floats:
-    given = value.to_numpy() if hasattr(value, "to_numpy") else value
-    return np.asarray(given, dtype=np.float32)
 
 
 def _sparse(text: str) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Floats]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -357,7 +358,7 @@ class MemoryIndex:
         return least
 
     def _found(self, request: Search, allowed: Any, query_embedding: Any) -> list[Hit]:
-        how, kind = self._weighing(request), None
+        how = self._weighing(request)
         if self._words is None and (how.fusion == "rrf" or how.alpha < 1):
             raise InvalidInput(
                 "this index was loaded without its collection, whose database reads the words of a query: "
@@ -369,8 +370,7 @@ class MemoryIndex:
             else self._words.read(request.query, request.syntax, request.typos)
         )
         if how.fusion == "auto":
-            kind = asked.kind
-            how = _by_kind(how, kind, self._identity.provider)
+            how = replace(how, fusion="weighted", alpha=self._auto_alpha(how.alpha, asked.kind))
         with_dense = how.fusion == "rrf" or how.alpha > 0
         with_lexical = (how.fusion == "rrf" or how.alpha < 1) and asked.any
         degraded = None
@@ -426,6 +426,15 @@ class MemoryIndex:
             request.rrf_k,
             request.candidates or settings["candidates"],
         )
+
+    def _auto_alpha(self, alpha: float, kind: str | None) -> float:
+        if kind is None or self._origin is None:
+            raise InvalidInput(
+                "alpha 'auto' goes by the kind of query, which the database tells: give a number"
+            )
+        docs, _ = self._origin
+        found: float = docs._client._run(copying.auto_alpha(alpha, kind, self._identity.provider))
+        return found
 
     def _allowed(self, filter: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:  # noqa: A002
         rows = self._rows.rows
@@ -607,14 +616,3 @@ def _enough(one: Candidate, score: float | None, dense: float | None, lexical: f
         and (dense is None or (one.dense_score is not None and one.dense_score >= dense))
         and (lexical is None or (one.lexical_score is not None and one.lexical_score >= lexical))
     )
-
-
-def _by_kind(how: Weighing, kind: str | None, provider: str) -> Weighing:
-    """Return what fusion 'auto' means for a kind of query, as pgseek.rank has it."""
-    if kind is None:
-        raise InvalidInput("alpha 'auto' goes by the kind of query, which the database tells: give a number")
-    if provider == "wordllama":
-        factor = {"question": 4 / 3, "identifier": 1 / 2, "short": 1.0}.get(kind, 2 / 3)
-    else:
-        factor = 3 / 2 if kind == "question" else 1.0
-    return Weighing("weighted", min(1.0, how.alpha * factor), how.normalization, how.rrf_k, how.depth)
